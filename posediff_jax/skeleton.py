@@ -9,7 +9,7 @@ import dataclasses
 import functools
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,7 +282,7 @@ def joint_map(source: str, target: str) -> JointMap:
     return JOINT_MAPS[source, target]
 
 
-def check_joints(points: NDArray, skeleton: Skeleton, *, channels: int, name: str) -> None:
+def check_joints(points: ArrayLike, skeleton: Skeleton, *, channels: int, name: str) -> None:
     """Checks the static shape of `(..., J, channels)` points against a skeleton.
 
     Raises:

@@ -45,8 +45,12 @@ class SampleFn(Protocol):
         batch: PoseBatch,
         *,
         num_hypotheses: int,
+        return_trajectory: bool = False,
     ) -> SampleResult:
-        """Returns root-relative poses `(B, H, F, J, 3)` in metres, camera axes."""
+        """Returns root-relative poses `(B, H, F, J, 3)` in metres, camera axes.
+
+        A deterministic system refuses `num_hypotheses` above 1 with a ValueError.
+        """
         ...
 
 

@@ -1,0 +1,138 @@
+"""Speed of sampling, compile time apart, with the share of the machine's matmul peak.
+
+python -m experiments.benchmark --suite=diffupose [--width=384] [--dtype=float32] [--json=FILE]
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+from rich.console import Console
+from rich.table import Table
+
+from posediff_jax.denoisers.diffupose import DiffuPoseGCN
+from posediff_jax.evaluation.throughput import MatmulPeak, diffupose_flops, time_call
+from posediff_jax.process.schedules import cosine_schedule
+from posediff_jax.samplers.aggregate import mean_pose
+from posediff_jax.samplers.hypotheses import fan_out
+from posediff_jax.skeleton import H36M_16
+from posediff_jax.systems.diffupose import SamplerOptions, bind_predict, run_sampler
+from posediff_jax.types import Array, Variables
+
+# Table VI of the paper: DDIM with 2 to 20 of 100 steps, and DDPM.
+TABLE_VI = (("ddim", 2), ("ddim", 5), ("ddim", 10), ("ddim", 20), ("ddpm", 100))
+
+_SUITE = flags.DEFINE_enum("suite", "diffupose", ["diffupose"], "Which networks to time.")
+_WIDTH = flags.DEFINE_integer("width", 384, "Width of the network.")
+_CHAINS = flags.DEFINE_integer("chains", 256, "Chains in one call: poses times hypotheses.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute type.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Timed calls of each row.")
+_JSON = flags.DEFINE_string("json", "", "Also write the rows to this file.")
+
+
+def run_diffupose(
+    *, width: int, chains: int, dtype: str, repeats: int, rows: tuple = TABLE_VI
+) -> list[dict[str, Any]]:
+    """Times Table VI's samplers for N = 1 and 10 hypotheses per pose, averaged, without flipping.
+
+    Args:
+      width: C of the network.
+      chains: Poses times hypotheses in one call.
+      dtype: Compute type of the network.
+      repeats: Timed calls; the best one counts.
+      rows: (sampler, steps) pairs.
+
+    Returns:
+      One dict per row; rates are final poses per second.
+    """
+    model = DiffuPoseGCN(H36M_16, width=width, dtype=jnp.dtype(dtype))
+    joints = H36M_16.num_joints
+    variables = model.init(
+        jax.random.key(0),
+        jnp.zeros((1, joints, 2)),
+        jnp.zeros((1, joints, 3)),
+        jnp.zeros((1,), jnp.int32),
+    )
+    flops = diffupose_flops(joints, width)
+    # The products of a residual block, with the two weight matrices side by side, and of attention.
+    tokens = chains * joints
+    shapes = ((tokens, width, 2 * width), (tokens, width, width), (tokens, width, width // 2))
+    peak = MatmulPeak(shapes, dtype=jnp.dtype(dtype))
+    results = []
+    for name, steps in rows:
+        for hypotheses in (1, 10):
+            poses = max(1, chains // hypotheses)
+            cond = jax.random.uniform(jax.random.key(1), (poses, joints, 2), minval=-1.0)
+            keys = jax.random.split(jax.random.key(2), poses)
+            sample = jax.jit(_sampler(model, name, steps, hypotheses))
+            timing = time_call(sample, variables, keys, cond, repeats=repeats, peak=peak)
+            evaluations = poses * hypotheses * steps
+            results.append(
+                {
+                    "sampler": name,
+                    "steps": steps,
+                    "hypotheses": hypotheses,
+                    "poses": poses,
+                    "poses_per_s": poses / timing.best_s,
+                    "ms_per_pose_and_step": 1e3 * timing.best_s / evaluations,
+                    "compile_s": timing.compile_s - timing.median_s,
+                    "achieved_gflops": flops * evaluations / timing.best_s / 1e9,
+                    "peak_gflops": timing.peak_flops / 1e9,
+                    "share_of_peak": flops * evaluations / timing.best_s / timing.peak_flops,
+                }
+            )
+    return results
+
+
+def _sampler(
+    model: DiffuPoseGCN, name: str, steps: int, hypotheses: int
+) -> Callable[[Variables, Array, Array], Array]:
+    schedule = cosine_schedule(100)
+    options = SamplerOptions(name=name, num_steps=steps)
+
+    def sample(variables: Variables, keys: Array, cond: Array) -> Array:
+        def one(key: Array, keypoints: Array) -> Array:
+            predict = bind_predict(model, variables, keypoints, schedule=schedule, clip=1.0)
+            start, rest = jax.random.split(key)
+            x_init = jax.random.normal(start, (*keypoints.shape[:-1], 3))
+            return run_sampler(rest, predict, x_init, schedule, options).samples
+
+        return mean_pose(fan_out(keys, one, cond, num_hypotheses=hypotheses))
+
+    return sample
+
+
+def print_rows(rows: list[dict[str, Any]], title: str) -> None:
+    """Prints the rows of a suite as a table."""
+    table = Table(title=title)
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(width=160).print(table)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the suite that the flags name."""
+    if len(argv) > 1:
+        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+    rows = run_diffupose(
+        width=_WIDTH.value, chains=_CHAINS.value, dtype=_DTYPE.value, repeats=_REPEATS.value
+    )
+    device = jax.devices()[0].device_kind
+    flops = diffupose_flops(H36M_16.num_joints, _WIDTH.value) / 1e6
+    print_rows(
+        rows,
+        f"DiffuPose, width {_WIDTH.value}, {_DTYPE.value}, {device}; "
+        f"{flops:.1f} MFLOP per pose and step",
+    )
+    if _JSON.value:
+        with open(_JSON.value, "w", encoding="utf-8") as file:
+            json.dump(rows, file, indent=1)
+
+
+if __name__ == "__main__":
+    app.run(main)

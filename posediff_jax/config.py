@@ -1,0 +1,38 @@
+"""From an experiment's `ConfigDict` to typed, frozen options: unknown fields refused by name."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+Options = TypeVar("Options")
+
+
+def read_options(cls: type[Options], fields: Mapping[str, Any], *, where: str) -> Options:
+    """Builds the dataclass `cls` from a mapping; absent fields keep their defaults.
+
+    Args:
+      cls: A dataclass whose fields are numbers, strings, booleans or tuples.
+      fields: A `ConfigDict` or any mapping.
+      where: Path of the section in the config, for messages.
+
+    Raises:
+      ValueError: A field that `cls` does not have; the message lists those it has.
+      TypeError: A value of another type than the default's.
+    """
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    values = {}
+    for name, value in fields.items():
+        if name not in known:
+            raise ValueError(f"{where}.{name}: unknown field; expected one of {sorted(known)}")
+        values[name] = _checked(value, known[name].default, f"{where}.{name}")
+    return cls(**values)
+
+
+def _checked(value: Any, default: Any, where: str) -> Any:
+    if isinstance(default, tuple) and isinstance(value, (list, tuple)):
+        return tuple(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if default is not dataclasses.MISSING and type(value) is not type(default):
+        raise TypeError(f"{where}: expected {type(default).__name__}, got {value!r}")
+    return value

@@ -1,0 +1,137 @@
+"""Layers shared by several denoisers, with the defaults of the papers' PyTorch code."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.nn.initializers import Initializer, variance_scaling
+
+from posediff_jax.types import Array
+
+# PyTorch's default for Linear and Conv weights: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+torch_kernel_init: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def uniform_init(bound: float) -> Initializer:
+    """U(-bound, bound)."""
+
+    def init(key: Array, shape: tuple[int, ...], dtype: object = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)  # type: ignore[arg-type]
+
+    return init
+
+
+class Dense(nn.Module):
+    """A linear layer that starts like PyTorch's: weight and bias U(+-1/sqrt(fan_in)).
+
+    Attributes:
+      features: Output channels.
+      dtype: Compute type; None keeps the promoted type of input and parameters.
+    """
+
+    features: int
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """`(..., C_in)` to `(..., features)`."""
+        fan_in = x.shape[-1]
+        kernel = self.param("kernel", torch_kernel_init, (fan_in, self.features))
+        bias = self.param("bias", uniform_init(fan_in**-0.5), (self.features,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return x @ kernel + bias
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, as PyTorch does it.
+
+    Differs from `flax.linen.BatchNorm`: the running variance is the unbiased one, padded items do
+    not count, and the statistics of several devices are those of the whole batch.
+
+    Attributes:
+      momentum: Weight of the new statistics in the running ones.
+      epsilon: Added to the variance.
+      scale_init: Start of the scale; the papers' non-local blocks start at zero.
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+    scale_init: Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Array,
+        *,
+        train: bool = False,
+        mask: Array | None = None,
+        axis_name: str | None = None,
+    ) -> Array:
+        """Normalises `(..., C)`.
+
+        Args:
+          x: Activations.
+          train: Use the statistics of the batch and update the running ones.
+          mask: 1 for items that count, 0 for padding; shape of the leading axes of `x`.
+          axis_name: Mapped device axis to share statistics over.
+        """
+        channels = x.shape[-1]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        scale = self.param("scale", self.scale_init, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        # Statistics and affine map in at least float32, whatever the compute type.
+        wide = x.astype(jnp.promote_types(x.dtype, scale.dtype))
+        if train:
+            mean, var, count = _batch_statistics(wide, mask, axis_name)
+            if not self.is_initializing():
+                unbiased = var * count / jnp.maximum(count - 1, 1)
+                running_mean.value += self.momentum * (mean - running_mean.value)
+                running_var.value += self.momentum * (unbiased - running_var.value)
+        else:
+            mean, var = running_mean.value, running_var.value
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        return (wide * factor + (bias - mean * factor)).astype(x.dtype)
+
+
+def _batch_statistics(
+    x: Array, mask: Array | None, axis_name: str | None
+) -> tuple[Array, Array, Array]:
+    """Mean, biased variance and count over all axes but the last, padding left out."""
+    axes = tuple(range(x.ndim - 1))
+    weight = jnp.ones(x.shape[:-1] + (1,), x.dtype)
+    if mask is not None:
+        weight *= mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)).astype(x.dtype)
+
+    def total(values: Array) -> Array:
+        local = jnp.sum(values, axis=axes)
+        return local if axis_name is None else jax.lax.psum(local, axis_name)
+
+    count = total(weight)
+    mean = total(weight * x) / count
+    var = total(weight * (x - mean) ** 2) / count
+    return mean, var, count
+
+
+def sinusoid(t: Array, width: int) -> Array:
+    """Sinusoidal embedding of integer timesteps (DiffuPose): all sines, then all cosines.
+
+    f_k = 10000^(-k / (width / 2 - 1)), k = 0 .. width / 2 - 1. The frequencies are built on the
+    host in float64.
+
+    Args:
+      t: Timesteps `(...)`.
+      width: Even and at least 4.
+
+    Returns:
+      `(..., width)`.
+
+    Raises:
+      ValueError: `width` is odd or below 4.
+    """
+    if width < 4 or width % 2:
+        raise ValueError(f"width: expected an even number of at least 4, got {width}")
+    half = width // 2
+    frequencies = jnp.asarray(np.exp(-np.arange(half) * (np.log(10000.0) / (half - 1))))
+    angles = t[..., None] * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)

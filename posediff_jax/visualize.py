@@ -1,0 +1,121 @@
+"""Pictures of poses. Needs the extra `viz` (matplotlib), loaded on the first call only."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from posediff_jax.skeleton import Skeleton, check_joints
+
+_RIGHT, _LEFT, _MIDDLE = "tab:red", "tab:blue", "0.25"
+
+
+def plot_pose(
+    axes: Any,
+    points: ArrayLike,
+    skeleton: Skeleton,
+    *,
+    color: str | None = None,
+    alpha: float = 1.0,
+    linewidth: float = 2.0,
+) -> None:
+    """Draws the bones of one pose into matplotlib axes.
+
+    Args:
+      axes: 2D axes for `(J, 2)` points, with y down as in images; 3D axes for `(J, 3)` points in
+        camera axes, drawn upright.
+      points: Pixels or screen units for 2D, metres for 3D.
+      skeleton: Joints and bones.
+      color: One colour for all bones; by default right is red, left blue, the middle grey.
+      alpha: Opacity.
+      linewidth: Width of the bones in points.
+
+    Raises:
+      ValueError: `points` does not fit the skeleton.
+    """
+    points = np.asarray(points)
+    check_joints(points, skeleton, channels=points.shape[-1], name="points")
+    for child, parent in skeleton.bones:
+        segment = points[[child, parent]]
+        side = _LEFT if child in skeleton.left else _RIGHT if child in skeleton.right else _MIDDLE
+        # Camera axes are x right, y down, z forward; matplotlib's third axis points up.
+        columns = segment.T if points.shape[-1] == 2 else segment[:, [0, 2, 1]].T
+        axes.plot(*columns, color=color or side, alpha=alpha, linewidth=linewidth)
+
+
+def plot_hypotheses(
+    path: str | Path,
+    keypoints: ArrayLike,
+    truth: ArrayLike | None,
+    hypotheses: ArrayLike,
+    skeleton: Skeleton,
+    *,
+    title: str = "",
+) -> None:
+    """Writes a picture: keypoints, truth and mean from the camera's side, hypotheses as a cloud.
+
+    Args:
+      path: File to write; the suffix gives the format.
+      keypoints: `(R, J, 2)` pixels, one row of the picture per pose.
+      truth: `(R, J, 3)` metres, or None where unknown.
+      hypotheses: `(R, H, J, 3)` metres, root-relative.
+      skeleton: Joints and bones.
+      title: Printed on top.
+
+    Raises:
+      ImportError: matplotlib is missing; the message names the extra.
+      ValueError: The shapes do not fit each other or the skeleton.
+    """
+    keypoints, hypotheses = np.asarray(keypoints), np.asarray(hypotheses)
+    check_joints(keypoints, skeleton, channels=2, name="keypoints")
+    check_joints(hypotheses, skeleton, channels=3, name="hypotheses")
+    if keypoints.ndim != 3 or hypotheses.ndim != 4 or len(keypoints) != len(hypotheses):
+        raise ValueError(
+            "keypoints, hypotheses: expected (R, J, 2) and (R, H, J, 3), got "
+            f"{keypoints.shape} and {hypotheses.shape}"
+        )
+    rows = len(keypoints)
+    figure = _new_figure(11, 3.4 * rows)
+    views = (("camera's view", -90.0, 8.0), ("from the side", 0.0, 8.0))
+    for row in range(rows):
+        axes = figure.add_subplot(rows, 3, 3 * row + 1)
+        plot_pose(axes, keypoints[row], skeleton)
+        axes.set_aspect("equal")
+        axes.invert_yaxis()
+        axes.set_title("keypoints (pixels)" if row == 0 else "")
+        for column, (name, azimuth, elevation) in enumerate(views):
+            axes = figure.add_subplot(rows, 3, 3 * row + 2 + column, projection="3d")
+            for pose in hypotheses[row]:
+                plot_pose(axes, pose, skeleton, color="tab:orange", alpha=0.25, linewidth=1.0)
+            if truth is not None:
+                plot_pose(axes, np.asarray(truth)[row], skeleton, color="black", linewidth=1.5)
+            plot_pose(axes, hypotheses[row].mean(axis=0), skeleton, color="tab:green")
+            _frame(axes, hypotheses[row], azimuth, elevation)
+            axes.set_title(name if row == 0 else "")
+    legend = "hypotheses orange, their mean green" + ("" if truth is None else ", truth black")
+    figure.suptitle(f"{title}\n{legend}" if title else legend)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+
+
+def _frame(axes: Any, poses: np.ndarray, azimuth: float, elevation: float) -> None:
+    """Equal scale on all axes, upright, around the poses."""
+    centre = poses.reshape(-1, 3).mean(axis=0)
+    radius = max(0.5, np.abs(poses - centre).max())
+    axes.set_xlim(centre[0] - radius, centre[0] + radius)
+    axes.set_ylim(centre[2] - radius, centre[2] + radius)
+    axes.set_zlim(centre[1] + radius, centre[1] - radius)
+    axes.set_box_aspect((1, 1, 1))
+    axes.view_init(elev=elevation, azim=azimuth)
+    axes.tick_params(labelsize=6)
+
+
+def _new_figure(width: float, height: float) -> Any:
+    """A figure of its own canvas: no pyplot, hence no window and no global state."""
+    try:
+        import mpl_toolkits.mplot3d  # noqa: F401  (registers the 3D projection)
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib: pip install 'posediff-jax[viz]'") from error
+    return Figure(figsize=(width, height))

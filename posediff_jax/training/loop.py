@@ -1,0 +1,340 @@
+"""The one training loop: any system, resumable at any step."""
+
+import collections
+import contextlib
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+
+from posediff_jax.systems.base import System
+from posediff_jax.training.checkpoint_files import plain_config
+from posediff_jax.training.checkpoints import FOLDER, CheckpointStore, check_skeleton
+from posediff_jax.training.ema import EmaOptions
+from posediff_jax.training.metrics_log import MetricsLog
+from posediff_jax.training.progress import TrainingProgress
+from posediff_jax.training.state import TrainState, create_state, eval_variables
+from posediff_jax.training.step import (
+    local_devices,
+    make_train_step,
+    replicate,
+    shard_batch,
+    stream_key,
+)
+from posediff_jax.types import Array, PoseBatch, Variables
+
+BatchesFn = Callable[[int], Iterator[PoseBatch]]
+EvaluateFn = Callable[[Variables], Mapping[str, float]]
+
+# Steps that may be under way on the devices while the host prepares the next ones.
+_IN_FLIGHT = 8
+
+
+def train(
+    system: System,
+    optimizer: optax.GradientTransformation,
+    batches_fn: BatchesFn,
+    *,
+    num_steps: int,
+    seed: int = 0,
+    ema: EmaOptions | None = None,
+    schedule: optax.Schedule | None = None,
+    workdir: str | os.PathLike[str] | None = None,
+    config: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    log_every: int = 100,
+    save_every: int = 1000,
+    eval_every: int = 0,
+    evaluate: EvaluateFn | None = None,
+    select_on: str | None = None,
+    max_seconds: float | None = None,
+    progress: bool = True,
+    devices: Sequence[jax.Device] | None = None,
+) -> TrainState:
+    """Trains until `num_steps`, going on from the newest checkpoint in `workdir` if there is one.
+
+    A run that was killed and resumed ends with the same bits as one that was not, on the same
+    devices, because batches and keys depend on the step alone. SIGTERM saves and leaves with exit
+    status 143 (`SystemExit`).
+
+    Args:
+      system: What is trained.
+      optimizer: See `make_optimizer`.
+      batches_fn: `batches_fn(step)` yields without end the batches from that step on; the same
+        ones whenever it is called. Their size must be a multiple of the number of devices.
+      num_steps: Steps (batches) of the whole run.
+      seed: Decides initial weights and all noise.
+      ema: Average of the weights; None for none.
+      schedule: If given, its value is logged as `learning_rate`.
+      workdir: Folder for `checkpoints/` and `metrics.jsonl`; None keeps nothing.
+      config: The full config, stored in every checkpoint.
+      metadata: Stored likewise: `skeleton`, `normalisation` and what else use of the weights needs.
+      log_every: Steps per line in the log; a line holds means over them.
+      save_every: Steps between checkpoints. The last step is always saved.
+      eval_every: Steps between evaluations, each followed by a checkpoint; 0 for one at the end.
+      evaluate: Called with the variables to use (averaged if the recipe averages), which are valid
+        until it returns; returns figures by name.
+      select_on: The figure that decides which checkpoint is best, lower is better.
+      max_seconds: Stop, saved, after this time in this call.
+      progress: Whether to show progress on standard error.
+      devices: All devices of the run; default all there are.
+
+    Returns:
+      The last state. `state.step` is below `num_steps` only if time ran out.
+
+    Raises:
+      ValueError: An option out of range, batches that end or do not split over the devices, or a
+        checkpoint of another recipe or skeleton in `workdir`.
+      FloatingPointError: Loss or gradient stopped being finite.
+      OSError: A checkpoint could not be written.
+    """
+    _check_options(num_steps, log_every, save_every, eval_every, evaluate, select_on)
+    key = stream_key(seed, "init")
+    state = replicate(create_state(system, optimizer, key, ema=ema is not None), devices)
+    store = CheckpointStore(Path(workdir) / FOLDER) if workdir is not None else None
+    if store is not None:
+        state = _resume(store, state, config, metadata)
+    start = int(state.step)
+    if start >= num_steps:
+        return state
+
+    train_step = make_train_step(
+        system, optimizer, seed=seed, ema=ema, schedule=schedule, devices=devices
+    )
+    num_local = len(local_devices(devices))
+    batches = iter(batches_fn(start))
+    deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
+    with contextlib.ExitStack() as stack:
+        log = None
+        if workdir is not None and _is_primary():
+            log = stack.enter_context(MetricsLog(Path(workdir) / "metrics.jsonl", keep_until=start))
+        shown = progress and _is_primary()
+        bar = stack.enter_context(TrainingProgress(num_steps, start, enabled=shown))
+        terminated = stack.enter_context(_sigterm_noted(store is not None))
+        record = _Record(store, log, config, metadata, select_on)
+        for step in range(start + 1, num_steps + 1):
+            state, metrics = train_step(state, shard_batch(_next(batches, step), num_local))
+            record.add(step, metrics)
+            bar.update(step, record.oldest_loss)
+
+            log_now = step % log_every == 0
+            leave, late = _agree(log_now, terminated.is_set(), time.monotonic() > deadline)
+            last = step == num_steps or leave or late
+            if log_now or last:
+                record.log_window(step)
+            evaluated = evaluate is not None and not leave and (last or _due(step, eval_every))
+            if evaluate is not None and evaluated:
+                record.evaluation(step, evaluate, state)
+            if evaluated or last or _due(step, save_every):
+                record.save(state)
+            if last:
+                break
+    if leave:
+        print(f"SIGTERM: saved step {step}; the same command resumes there", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM)
+    return state
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _check_options(
+    num_steps: int,
+    log_every: int,
+    save_every: int,
+    eval_every: int,
+    evaluate: EvaluateFn | None,
+    select_on: str | None,
+) -> None:
+    for name, value, least in (
+        ("num_steps", num_steps, 1),
+        ("log_every", log_every, 1),
+        ("save_every", save_every, 1),
+        ("eval_every", eval_every, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name}: expected at least {least}, got {value}")
+    if evaluate is None and (eval_every or select_on):
+        raise ValueError("evaluate: expected a function, since eval_every or select_on is given")
+
+
+def _resume(
+    store: CheckpointStore,
+    state: TrainState,
+    config: Mapping[str, Any] | None,
+    metadata: Mapping[str, Any] | None,
+) -> TrainState:
+    # Before the arrays: with another skeleton their shapes would differ, which says less.
+    stored = store.latest_metadata()
+    if "skeleton" in stored and metadata and "skeleton" in metadata:
+        check_skeleton(stored["skeleton"], metadata["skeleton"])
+    restored = store.restore_latest(state)
+    if restored is None:
+        return state
+    state, info = restored
+    changed = _changed_fields(plain_config(info.config or {}), plain_config(config or {}))
+    if changed:
+        warnings.warn(
+            f"{store.directory}: resuming step {info.step} with another config: {changed}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    # What is newer is broken, and would count among the latest to keep.
+    store.discard_after(info.step)
+    return state
+
+
+def _changed_fields(old: dict[str, Any], new: dict[str, Any], where: str = "") -> str:
+    changes = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            changes.append(_changed_fields(before, after, f"{where}{name}."))
+        elif before != after:
+            changes.append(f"{where}{name} was {before!r}, is {after!r}")
+    return "; ".join(change for change in changes if change)
+
+
+def _next(batches: Iterator[PoseBatch], step: int) -> PoseBatch:
+    try:
+        return next(batches)
+    except StopIteration:
+        raise ValueError(
+            f"batches_fn: the batches ended before step {step}; expected an endless iterator"
+        ) from None
+
+
+class _Record:
+    """What a run leaves behind. Metrics are read from the devices as rarely as possible."""
+
+    def __init__(
+        self,
+        store: CheckpointStore | None,
+        log: MetricsLog | None,
+        config: Mapping[str, Any] | None,
+        metadata: Mapping[str, Any] | None,
+        select_on: str | None,
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._config = config
+        self._metadata = metadata
+        self._select_on = select_on
+        self._pending: list[tuple[int, Mapping[str, Array]]] = []
+        self._in_flight: collections.deque[Array] = collections.deque(maxlen=_IN_FLIGHT)
+        self._window: list[Mapping[str, np.ndarray]] = []
+        self._since = time.monotonic()
+        self._results: Mapping[str, float] = {}
+
+    @property
+    def oldest_loss(self) -> Array:
+        """A loss that is there already, or about to be."""
+        return self._in_flight[0]
+
+    def add(self, step: int, metrics: Mapping[str, Array]) -> None:
+        """Takes the metrics of a step that may still be running."""
+        self._pending.append((step, metrics))
+        self._in_flight.append(metrics["loss"])
+        # Without this the host would queue steps, and their batches, without limit.
+        jax.block_until_ready(self._in_flight[0])
+
+    def log_window(self, step: int) -> None:
+        """Writes the means since the last such line."""
+        self._read()
+        now = time.monotonic()
+        means = {name: np.mean([m[name] for m in self._window]) for name in self._window[0]}
+        rate = len(self._window) / max(now - self._since, 1e-9)
+        self._window, self._since = [], now
+        if self._log is not None:
+            self._log.write(step, "train", {**means, "steps_per_second": rate})
+
+    def evaluation(self, step: int, evaluate: EvaluateFn, state: TrainState) -> None:
+        """Evaluates, writes the result, and keeps it for the checkpoint of this step."""
+        self._read()
+        self._results = evaluate(eval_variables(state))
+        if self._select_on is not None and self._select_on not in self._results:
+            raise ValueError(
+                f"select_on: expected one of {sorted(self._results)}, got {self._select_on!r}"
+            )
+        if self._log is not None:
+            self._log.write(step, "eval", self._results)
+
+    def save(self, state: TrainState) -> None:
+        """Writes a checkpoint, unless something in the state is not finite."""
+        self._read()
+        results, self._results = self._results, {}
+        if self._store is None:
+            return
+        score = results.get(self._select_on) if self._select_on is not None else None
+        try:
+            self._store.save(
+                state,
+                config=self._config,
+                metadata=self._metadata,
+                metrics=results,
+                score=score,
+            )
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}; {_advice(self._store)}") from None
+
+    def _read(self) -> None:
+        steps = [step for step, _ in self._pending]
+        values = jax.device_get([metrics for _, metrics in self._pending])
+        self._pending.clear()
+        for step, metrics in zip(steps, values, strict=True):
+            for name in ("loss", "grad_norm"):
+                if not np.isfinite(metrics[name]):
+                    raise FloatingPointError(
+                        f"{name} is {metrics[name]} at step {step}; {_advice(self._store)}"
+                    )
+        self._window += values
+
+
+def _advice(store: CheckpointStore | None) -> str:
+    newest = store.latest_step() if store is not None else None
+    kept = (
+        "there is no checkpoint to go back to"
+        if store is None or newest is None
+        else f"the last good checkpoint is {store.directory / str(newest)}"
+    )
+    return f"{kept}. Try a lower learning_rate, a clip_norm, or look for bad poses in the data"
+
+
+@contextlib.contextmanager
+def _sigterm_noted(enabled: bool) -> Iterator[threading.Event]:
+    """Turns SIGTERM into a flag while the block runs; only the main thread may do so."""
+    noted = threading.Event()
+    if not enabled or threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: noted.set())
+    try:
+        yield noted
+    finally:
+        # None stands for a handler that was not installed from Python.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+
+
+def _agree(at_meeting: bool, *wishes: bool) -> list[bool]:
+    """Whether any process wishes so; several processes ask each other only at a meeting."""
+    if jax.process_count() == 1:
+        return list(wishes)
+    if not at_meeting:
+        return [False] * len(wishes)
+    return list(multihost_utils.process_allgather(np.asarray(wishes)).any(axis=0))
+
+
+def _is_primary() -> bool:
+    return jax.process_index() == 0

@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.system = "diffupose"
     config.skeleton = "h36m_17"
     config.seed = 0
-    config.model = ConfigDict({"width": 32 if tiny else 128, "num_blocks": 1 if tiny else 4})
+    config.model = ConfigDict({"width": 32 if tiny else 64, "num_blocks": 1 if tiny else 2})
     config.process = ConfigDict({"schedule": "cosine", "num_timesteps": 100})
     config.loss = ConfigDict({"joint_weights": "diffupose", "condition_weight": 0.8})
     config.sampler = ConfigDict(
@@ -38,14 +38,14 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
     config.optimizer = ConfigDict(
-        {"name": "adam", "learning_rate": 1e-3, "schedule": "cosine", "warmup_steps": 0}
+        {"name": "adam", "learning_rate": 3e-3, "schedule": "cosine", "warmup_steps": 0}
     )
     # DiffuPose's average over a shorter run: every update from the start.
-    config.ema = ConfigDict({"beta": 0.995, "update_every": 1, "update_after_step": 0})
+    config.ema = ConfigDict({"beta": 0.995, "update_every": 1, "update_after_step": 100})
     config.training = ConfigDict(
         {
-            "batch_size": 16 if tiny else 256,
-            "num_steps": 10 if tiny else 3000,
+            "batch_size": 16 if tiny else 128,
+            "num_steps": 10 if tiny else 4000,
             "log_every": 5 if tiny else 100,
             "save_every": 10 if tiny else 1000,
         }

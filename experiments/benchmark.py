@@ -13,6 +13,7 @@ from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
+from experiments.common import start
 from posediff_jax.denoisers.diffupose import DiffuPoseGCN
 from posediff_jax.evaluation.throughput import MatmulPeak, diffupose_flops, time_call
 from posediff_jax.process.schedules import cosine_schedule
@@ -117,8 +118,7 @@ def print_rows(rows: list[dict[str, Any]], title: str) -> None:
 
 def main(argv: list[str]) -> None:
     """Runs the suite that the flags name."""
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+    start(argv)
     rows = run_diffupose(
         width=_WIDTH.value, chains=_CHAINS.value, dtype=_DTYPE.value, repeats=_REPEATS.value
     )

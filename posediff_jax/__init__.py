@@ -1,0 +1,30 @@
+"""Diffusion-based monocular 3D human pose estimation in JAX and Flax."""
+
+from posediff_jax._version import __version__ as __version__
+from posediff_jax.geometry import flip as flip
+from posediff_jax.inference import make_sampler as make_sampler
+from posediff_jax.inference import sample_all as sample_all
+from posediff_jax.process.schedules import Schedule as Schedule
+from posediff_jax.process.schedules import cosine_schedule as cosine_schedule
+from posediff_jax.process.schedules import linear_schedule as linear_schedule
+from posediff_jax.process.schedules import prediction_from_eps as prediction_from_eps
+from posediff_jax.process.schedules import prediction_from_v as prediction_from_v
+from posediff_jax.process.schedules import q_sample as q_sample
+from posediff_jax.samplers.aggregate import joint_spread as joint_spread
+from posediff_jax.samplers.aggregate import mean_pose as mean_pose
+from posediff_jax.samplers.aggregate import medoid_pose as medoid_pose
+from posediff_jax.samplers.discrete import ddim_times as ddim_times
+from posediff_jax.samplers.discrete import sample_ddim as sample_ddim
+from posediff_jax.samplers.discrete import sample_ddpm as sample_ddpm
+from posediff_jax.samplers.hypotheses import fan_out as fan_out
+from posediff_jax.skeleton import SKELETONS as SKELETONS
+from posediff_jax.skeleton import Skeleton as Skeleton
+from posediff_jax.skeleton import get_skeleton as get_skeleton
+from posediff_jax.skeleton import joint_map as joint_map
+from posediff_jax.systems import SYSTEMS as SYSTEMS
+from posediff_jax.systems import make_system as make_system
+from posediff_jax.systems.base import System as System
+from posediff_jax.types import Camera as Camera
+from posediff_jax.types import PoseBatch as PoseBatch
+from posediff_jax.types import Prediction as Prediction
+from posediff_jax.types import SampleResult as SampleResult

@@ -69,7 +69,7 @@ def test_orbax_is_imported_in_one_place():
 
 
 def test_nothing_below_the_apps_compiles():
-    """jit and pmap belong to callers; a library function that jits cannot be composed."""
+    """Compilation belongs to callers; a function that jits cannot be composed."""
     for name, tree in modules():
         if RANK.get(top(name), 0) == RANK["training"]:
             continue

@@ -1,0 +1,1 @@
+"""Networks: linen modules, one file per paper over shared layers."""

@@ -1,5 +1,7 @@
 """The denoiser of DiffuPose: a modulated graph network that is told the timestep."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -34,7 +36,7 @@ class ResidualBlock(nn.Module):
         axis_name: str | None = None,
     ) -> Array:
         """`(..., J, C)` to the same shape."""
-        options = {"train": train, "mask": mask, "axis_name": axis_name}
+        options: dict[str, Any] = {"train": train, "mask": mask, "axis_name": axis_name}
         return x + self.second(self.first(x, **options), **options)
 
 
@@ -148,7 +150,7 @@ class DiffuPoseGCN(nn.Module):
         check_joints(cond, self.skeleton, channels=2, name="cond")
         check_joints(x_t, self.skeleton, channels=3, name="x_t")
         check_timesteps(t, x_t)
-        options = {"train": train, "mask": mask, "axis_name": axis_name}
+        options: dict[str, Any] = {"train": train, "mask": mask, "axis_name": axis_name}
         time_embedding = self.time_mlp(jnp.asarray(t))
         h = jnp.concatenate([x_t, cond], axis=-1)
         h = self.gconv_input(h, **options)

@@ -9,13 +9,13 @@ then makes both joint-specific at the price of one vector per joint ("weight mod
 `adj2` lets joints that the skeleton does not connect see each other ("affinity modulation").
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.nn.initializers import Initializer
 from numpy.typing import NDArray
 
 from posediff_jax.denoisers.layers import BatchNorm, Dense, torch_kernel_init, uniform_init
@@ -56,8 +56,17 @@ def make_adjacency(skeleton: Skeleton, normalisation: Normalisation) -> NDArray[
     return builders[normalisation](skeleton)
 
 
-def _xavier(fan_in: int, fan_out: int, gain: float = 1.414) -> Initializer:
+def _xavier(fan_in: int, fan_out: int, gain: float = 1.414) -> Callable[..., Array]:
     return uniform_init(gain * (6 / (fan_in + fan_out)) ** 0.5)
+
+
+def _sum_over_joints(S: Array, h: Array) -> Array:
+    """S h for each item of `(..., J, C)`.
+
+    As a batched product the data stay in place; one product with S as the left factor would first
+    turn all of `h` around, which on a CPU takes longer than the product, in the gradient twice.
+    """
+    return jnp.matmul(jnp.broadcast_to(S, (*h.shape[:-2], *S.shape)), h)
 
 
 class ModulatedGraphConv(nn.Module):
@@ -96,17 +105,15 @@ class ModulatedGraphConv(nn.Module):
         S = self._affinity()
         if not self.modulated:
             x, W, S, bias = nn.dtypes.promote_dtype(x, W, S, bias, dtype=self.dtype)
-            return jnp.einsum("ij,...jc->...ic", S, x @ W[0]) + bias
+            return _sum_over_joints(S, x @ W[0]) + bias
         if self.modulation_init == "ones":
             M = self.param("M", nn.initializers.ones, (joints, features))
         else:
             M = self.param("M", _xavier(joints, features), (joints, features))
         x, W, S, M, bias = nn.dtypes.promote_dtype(x, W, S, M, bias, dtype=self.dtype)
-        # One product with [W0 | W1] keeps the large matmul in one piece.
-        h = x @ jnp.concatenate([W[0], W[1]], axis=-1)
         diagonal = jnp.diag(S)
-        own = (diagonal[:, None] * M) * h[..., :features]
-        others = jnp.einsum("ij,...jc->...ic", S - jnp.diag(diagonal), M * h[..., features:])
+        own = (diagonal[:, None] * M) * (x @ W[0])
+        others = _sum_over_joints(S - jnp.diag(diagonal), M * (x @ W[1]))
         return own + others + bias
 
     def _affinity(self) -> Array:
@@ -178,8 +185,9 @@ class NonLocalBlock(nn.Module):
         if channels % 2:
             raise ValueError(f"x: expected an even number of channels, got {channels}")
         # One product for the three embeddings; separate parameters, as checkpoints have them.
-        kernels, biases = zip(*(self._embedding(n, channels) for n in ("theta", "phi", "g")))
-        kernel, bias = jnp.concatenate(kernels, axis=-1), jnp.concatenate(biases)
+        embeddings = [self._embedding(name, channels) for name in ("theta", "phi", "g")]
+        kernel = jnp.concatenate([kernel for kernel, _ in embeddings], axis=-1)
+        bias = jnp.concatenate([bias for _, bias in embeddings])
         x_, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         theta, phi, g = jnp.split(x_ @ kernel + bias, 3, axis=-1)
         logits = jnp.einsum("...ic,...jc->...ij", theta, phi)

@@ -1,10 +1,13 @@
 """Layers shared by several denoisers, with the defaults of the papers' PyTorch code."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import Initializer, variance_scaling
+from numpy.typing import DTypeLike
 
 from posediff_jax.types import Array
 
@@ -12,11 +15,11 @@ from posediff_jax.types import Array
 torch_kernel_init: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def uniform_init(bound: float) -> Initializer:
+def uniform_init(bound: float) -> Callable[..., Array]:
     """U(-bound, bound)."""
 
-    def init(key: Array, shape: tuple[int, ...], dtype: object = jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)  # type: ignore[arg-type]
+    def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
 
@@ -98,18 +101,22 @@ def _batch_statistics(
     x: Array, mask: Array | None, axis_name: str | None
 ) -> tuple[Array, Array, Array]:
     """Mean, biased variance and count over all axes but the last, padding left out."""
-    axes = tuple(range(x.ndim - 1))
-    weight = jnp.ones(x.shape[:-1] + (1,), x.dtype)
+    rows = x.reshape(-1, x.shape[-1])
+    weight = jnp.ones(x.shape[:-1], x.dtype)
     if mask is not None:
-        weight *= mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)).astype(x.dtype)
+        weight *= mask.reshape(mask.shape + (1,) * (weight.ndim - mask.ndim)).astype(x.dtype)
+        # Padding may hold anything, and 0 * NaN would be NaN.
+        rows = jnp.where(weight.reshape(-1, 1) > 0, rows, 0)
+    weight = weight.reshape(-1)
 
     def total(values: Array) -> Array:
-        local = jnp.sum(values, axis=axes)
+        # A product with the weights: on a CPU many times faster than a sum over the rows.
+        local = jnp.matmul(weight, values, precision=jax.lax.Precision.HIGHEST)
         return local if axis_name is None else jax.lax.psum(local, axis_name)
 
-    count = total(weight)
-    mean = total(weight * x) / count
-    var = total(weight * (x - mean) ** 2) / count
+    count = total(jnp.ones((rows.shape[0], 1), x.dtype))[0]
+    mean = total(rows) / count
+    var = total((rows - mean) ** 2) / count
     return mean, var, count
 
 

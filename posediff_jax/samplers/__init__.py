@@ -1,0 +1,1 @@
+"""Samplers as functions, fan-out over hypotheses, aggregation."""

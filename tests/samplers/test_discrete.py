@@ -1,5 +1,7 @@
 """DDPM and DDIM on data whose best denoiser is known in closed form."""
 
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -42,9 +44,7 @@ def test_ddim_reaches_the_data_for_every_eta(eta):
     schedule = cosine_schedule(100)
     x = jax.random.normal(jax.random.key(0), (20_000,))
     predict = gaussian_denoiser(schedule)
-    result = sample_ddim(
-        jax.random.key(1), predict, x, schedule=schedule, num_steps=100, eta=eta
-    )
+    result = sample_ddim(jax.random.key(1), predict, x, schedule=schedule, num_steps=100, eta=eta)
     np.testing.assert_allclose(result.samples.mean(), MEAN, atol=0.01)
     np.testing.assert_allclose(result.samples.std(), STD, atol=0.03)
 
@@ -57,14 +57,12 @@ def test_ddim_converges_with_the_number_of_steps():
         predict = gaussian_denoiser(schedule)
         run = {
             n: np.asarray(
-                sample_ddim(
-                    jax.random.key(0), predict, x, schedule=schedule, num_steps=n
-                ).samples
+                sample_ddim(jax.random.key(0), predict, x, schedule=schedule, num_steps=n).samples
             )
             for n in (5, 10, 20, 40, 1000)
         }
     errors = [np.abs(run[n] - run[1000]).max() for n in (5, 10, 20, 40)]
-    assert all(later < 0.7 * earlier for earlier, later in zip(errors, errors[1:], strict=False))
+    assert all(later < 0.7 * earlier for earlier, later in itertools.pairwise(errors))
     assert errors[-1] < errors[0] / 4
 
 
@@ -155,9 +153,7 @@ class TestContract:
 
     def test_given_noise_replaces_the_key(self, sample):
         x, noise = jnp.ones((3,)), jnp.ones((4, 3))
-        one, two = (
-            sample(jax.random.key(s), self.predict, x, noise=noise).samples for s in (0, 1)
-        )
+        one, two = (sample(jax.random.key(s), self.predict, x, noise=noise).samples for s in (0, 1))
         np.testing.assert_array_equal(one, two)
 
     def test_noise_of_the_wrong_shape_is_refused(self, sample):

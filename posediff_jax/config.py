@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import jax.numpy as jnp
+
 Options = TypeVar("Options")
 
 
@@ -26,6 +28,20 @@ def read_options(cls: type[Options], fields: Mapping[str, Any], *, where: str) -
             raise ValueError(f"{where}.{name}: unknown field; expected one of {sorted(known)}")
         values[name] = _checked(value, known[name].default, f"{where}.{name}")
     return cls(**values)
+
+
+def read_dtype(name: str, *, where: str) -> Any:
+    """The compute type of a network: None for "float32", which keeps the type of the data.
+
+    So a float64 run stays float64; "bfloat16" computes in bfloat16 whatever comes in.
+
+    Raises:
+      ValueError: Another name.
+    """
+    dtypes = {"float32": None, "bfloat16": jnp.bfloat16}
+    if name not in dtypes:
+        raise ValueError(f"{where}: expected one of {sorted(dtypes)}, got {name!r}")
+    return dtypes[name]
 
 
 def _checked(value: Any, default: Any, where: str) -> Any:

@@ -5,9 +5,9 @@ from functools import partial
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
+from posediff_jax.parallel import AXIS, local_devices, replicate, shard_batch
 from posediff_jax.systems.base import System
 from posediff_jax.types import PoseBatch, SampleResult, Variables
 
@@ -31,22 +31,21 @@ def make_sampler(
       system: The system to sample from.
       variables: Its weights; put on the devices once.
       num_hypotheses: H.
-      devices: Local devices to use; None for all.
+      devices: Devices to use, those of this process; None for all.
       return_trajectory: Also return the state after each step.
 
     Returns:
       `(key, batch) -> SampleResult` with NumPy arrays on the host, `(B, H, F, J, 3)`.
     """
-    devices = list(jax.local_devices() if devices is None else devices)
+    devices = local_devices(devices)
     sample = partial(
         system.sample, num_hypotheses=num_hypotheses, return_trajectory=return_trajectory
     )
-    mapped = jax.pmap(sample, axis_name="device", in_axes=(None, None, 0), devices=devices)
-    replicated = NamedSharding(Mesh(np.array(devices), ("device",)), PartitionSpec())
-    variables = jax.device_put(dict(variables), replicated)
+    mapped = jax.pmap(sample, axis_name=AXIS, in_axes=(None, None, 0), devices=devices)
+    variables = replicate(dict(variables), devices)
 
     def sample_batch(key: jax.Array, batch: PoseBatch) -> SampleResult:
-        result = mapped(key, variables, _spread(batch, len(devices)))
+        result = mapped(key, variables, shard_batch(_padded(batch, len(devices)), len(devices)))
         return jax.tree.map(lambda x: _gather(x, batch.num_items), jax.device_get(result))
 
     return sample_batch
@@ -65,17 +64,15 @@ def sample_all(
     return np.concatenate(parts)
 
 
-def _spread(batch: PoseBatch, num_devices: int) -> PoseBatch:
-    """`(B, ...)` to `(num_devices, B / num_devices, ...)`, the last item repeated as padding."""
-    missing = -batch.num_items % num_devices
+def _padded(batch: PoseBatch, multiple: int) -> PoseBatch:
+    """The last item repeated until the batch splits evenly."""
+    missing = -batch.num_items % multiple
 
-    def split(x: NDArray) -> NDArray:
+    def pad(x: NDArray) -> NDArray:
         x = np.asarray(x)
-        if missing:
-            x = np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])
-        return x.reshape(num_devices, -1, *x.shape[1:])
+        return np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing else x
 
-    return jax.tree.map(split, batch)
+    return jax.tree.map(pad, batch)
 
 
 def _gather(x: NDArray, num_items: int) -> NDArray:

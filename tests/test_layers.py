@@ -13,7 +13,7 @@ LAYERS = {
     "core": ("types", "config", "keys", "skeleton", "geometry", "camera", "process", "_version"),
     "parts": ("data", "denoisers", "samplers"),
     "systems": ("systems",),
-    "apps": ("training", "evaluation", "interop", "inference", "visualize"),
+    "apps": ("training", "evaluation", "interop", "inference", "visualize", "parallel"),
 }
 RANK = {top: rank for rank, tops in enumerate(LAYERS.values()) for top in tops}
 

@@ -10,34 +10,11 @@ from posediff_jax.denoisers.graph import (
     ModulatedGraphConv,
     NonLocalBlock,
     Normalisation,
+    ResidualBlock,
 )
-from posediff_jax.denoisers.layers import Dense, sinusoid
+from posediff_jax.denoisers.layers import Dense, check_timesteps, sinusoid
 from posediff_jax.skeleton import Skeleton, check_joints
 from posediff_jax.types import Array
-
-
-class ResidualBlock(nn.Module):
-    """x + GraphConv(GraphConv(x)), with nothing after the addition.
-
-    Attributes:
-      first: First layer.
-      second: Second layer.
-    """
-
-    first: GraphConv
-    second: GraphConv
-
-    def __call__(
-        self,
-        x: Array,
-        *,
-        train: bool = False,
-        mask: Array | None = None,
-        axis_name: str | None = None,
-    ) -> Array:
-        """`(..., J, C)` to the same shape."""
-        options: dict[str, Any] = {"train": train, "mask": mask, "axis_name": axis_name}
-        return x + self.second(self.first(x, **options), **options)
 
 
 class TimeStepBlock(nn.Module):
@@ -174,19 +151,6 @@ class DiffuPoseGCN(nn.Module):
 
     def _layer(self) -> GraphConv:
         return GraphConv(self._conv(self.width), dropout=self.dropout)
-
-
-def check_timesteps(t: Array, x_t: Array) -> None:
-    """Refuses timesteps that would broadcast against the wrong axis of `(..., J, 3)`.
-
-    Raises:
-      ValueError: `t` is neither a scalar nor one number per pose.
-    """
-    if jnp.ndim(t) and jnp.shape(t) != jnp.shape(x_t)[:-2]:
-        raise ValueError(
-            f"t: expected a scalar or shape {jnp.shape(x_t)[:-2]}, one per pose of x_t "
-            f"{jnp.shape(x_t)}, got {jnp.shape(t)}"
-        )
 
 
 def check_width(width: int) -> None:

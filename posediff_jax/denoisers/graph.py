@@ -10,7 +10,7 @@ then makes both joint-specific at the price of one vector per joint ("weight mod
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -153,6 +153,30 @@ class GraphConv(nn.Module):
         if self.dropout > 0:
             x = nn.relu(nn.Dropout(self.dropout, deterministic=not train)(x))
         return x
+
+
+class ResidualBlock(nn.Module):
+    """x + GraphConv(GraphConv(x)), with nothing after the addition.
+
+    Attributes:
+      first: First layer.
+      second: Second layer.
+    """
+
+    first: GraphConv
+    second: GraphConv
+
+    def __call__(
+        self,
+        x: Array,
+        *,
+        train: bool = False,
+        mask: Array | None = None,
+        axis_name: str | None = None,
+    ) -> Array:
+        """`(..., J, C)` to the same shape."""
+        options: dict[str, Any] = {"train": train, "mask": mask, "axis_name": axis_name}
+        return x + self.second(self.first(x, **options), **options)
 
 
 class NonLocalBlock(nn.Module):

@@ -19,7 +19,7 @@ def uniform_init(bound: float) -> Callable[..., Array]:
     """U(-bound, bound)."""
 
     def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
+        return jax.random.uniform(key, shape, jnp.dtype(dtype), -bound, bound)
 
     return init
 
@@ -105,8 +105,6 @@ def _batch_statistics(
     weight = jnp.ones(x.shape[:-1], x.dtype)
     if mask is not None:
         weight *= mask.reshape(mask.shape + (1,) * (weight.ndim - mask.ndim)).astype(x.dtype)
-        # Padding may hold anything, and 0 * NaN would be NaN.
-        rows = jnp.where(weight.reshape(-1, 1) > 0, rows, 0)
     weight = weight.reshape(-1)
 
     def total(values: Array) -> Array:
@@ -142,3 +140,16 @@ def sinusoid(t: Array, width: int) -> Array:
     frequencies = jnp.asarray(np.exp(-np.arange(half) * (np.log(10000.0) / (half - 1))))
     angles = t[..., None] * frequencies
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def check_timesteps(t: Array, x_t: Array) -> None:
+    """Refuses timesteps that would broadcast against the wrong axis of `(..., J, 3)`.
+
+    Raises:
+      ValueError: `t` is neither a scalar nor one number per pose.
+    """
+    if jnp.ndim(t) and jnp.shape(t) != jnp.shape(x_t)[:-2]:
+        raise ValueError(
+            f"t: expected a scalar or shape {jnp.shape(x_t)[:-2]}, one per pose of x_t "
+            f"{jnp.shape(x_t)}, got {jnp.shape(t)}"
+        )

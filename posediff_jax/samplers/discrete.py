@@ -140,8 +140,8 @@ def ddim_times(num_timesteps: int, num_steps: int) -> NDArray[np.int32]:
 def _ddim_coefficients(
     schedule: Schedule, times: NDArray[np.int32], eta: float
 ) -> tuple[Array, Array, Array]:
-    """Weights of x0, eps and z for each step; at the clean end, where abar = 1, they are 1, 0, 0."""
-    abar = jnp.append(jnp.asarray(schedule.alphas_cumprod), 1)  # so that index -1 is the clean end
+    """Weights of x0, eps and z for each step; at the clean end, abar = 1, they are 1, 0, 0."""
+    abar = jnp.append(jnp.asarray(schedule.alphas_cumprod), 1)  # index -1: the clean end
     now, after = abar[times[:-1]], abar[times[1:]]
     sigma = eta * jnp.sqrt((1 - after) / (1 - now) * (1 - now / after))
     return jnp.sqrt(after), jnp.sqrt(jnp.maximum(1 - after - sigma**2, 0)), sigma

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posediff_jax.config import read_options
+from posediff_jax.config import read_dtype, read_options
 from posediff_jax.denoisers.diffupose import DiffuPoseGCN
 from posediff_jax.denoisers.unet import PoseUNet
 from posediff_jax.geometry import flip
@@ -25,7 +25,7 @@ from posediff_jax.samplers.hypotheses import fan_out
 from posediff_jax.skeleton import Skeleton, check_joints, get_skeleton
 from posediff_jax.systems.base import System
 from posediff_jax.systems.losses import masked_mean
-from posediff_jax.types import Array, Aux, PoseBatch, PredictFn, SampleResult, Variables
+from posediff_jax.types import Array, Aux, PoseBatch, PredictFn, Prediction, SampleResult, Variables
 
 # Knees and elbows count 2, ankles and wrists 4 (released loss). HumanEva's list is the released
 # one with its typing error mended; it does not match that skeleton's joint order anatomically.
@@ -141,11 +141,7 @@ def make_network(options: ModelOptions, skeleton: Skeleton) -> nn.Module:
     Raises:
       ValueError: Unknown `network` or `dtype`.
     """
-    dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-    if options.dtype not in dtypes:
-        raise ValueError(f"model.dtype: expected one of {sorted(dtypes)}, got {options.dtype!r}")
-    # None keeps the type of the data, so a float64 run stays float64.
-    dtype = None if options.dtype == "float32" else dtypes[options.dtype]
+    dtype = read_dtype(options.dtype, where="model.dtype")
     if options.network == "unet":
         return PoseUNet(skeleton, dtype=dtype)
     if options.network != "gcn":
@@ -216,9 +212,10 @@ def bind_predict(
       clip: Bound of the x_0 estimate, metres.
     """
 
-    def predict(x_t: Array, t: Array) -> Any:
+    def predict(x_t: Array, t: Array) -> Prediction:
         # At least float32 for the state, also under a bfloat16 network.
-        eps = model.apply(variables, cond, x_t, t)[..., :3].astype(x_t.dtype)
+        output: Any = model.apply(variables, cond, x_t, t)
+        eps = output[..., :3].astype(x_t.dtype)
         return prediction_from_eps(schedule, x_t, t, eps, clip=clip)
 
     return predict
@@ -246,7 +243,9 @@ def _loss(
     if batch.pose is None:
         raise ValueError("batch.pose: expected root-relative poses to train on, got None")
     check_joints(batch.pose, skeleton, channels=3, name="batch.pose")
-    pose, cond = batch.pose, batch.keypoints
+    # Padding may hold anything; a NaN would reach the gradient by way of 0 * NaN.
+    real = jnp.asarray(batch.mask)[..., None, None] > 0
+    pose, cond = jnp.where(real, batch.pose, 0), jnp.where(real, batch.keypoints, 0)
     keys = frame_keys(key, batch.index, pose.shape[1])
     t, noise = jax.vmap(jax.vmap(partial(_draw_target, schedule)))(keys, pose)
     dropout_key = jax.random.fold_in(key, 0 if axis_name is None else jax.lax.axis_index(axis_name))

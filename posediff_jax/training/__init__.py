@@ -14,13 +14,11 @@ from posediff_jax.training.loop import train as train
 from posediff_jax.training.metrics_log import MetricsLog as MetricsLog
 from posediff_jax.training.metrics_log import read_metrics as read_metrics
 from posediff_jax.training.optimizers import OptimizerOptions as OptimizerOptions
+from posediff_jax.training.optimizers import learning_rate_schedule as learning_rate_schedule
 from posediff_jax.training.optimizers import make_optimizer as make_optimizer
-from posediff_jax.training.optimizers import make_schedule as make_schedule
 from posediff_jax.training.state import TrainState as TrainState
 from posediff_jax.training.state import create_state as create_state
 from posediff_jax.training.state import eval_variables as eval_variables
 from posediff_jax.training.state import state_from_variables as state_from_variables
 from posediff_jax.training.step import make_train_step as make_train_step
-from posediff_jax.training.step import replicate as replicate
-from posediff_jax.training.step import shard_batch as shard_batch
 from posediff_jax.training.step import stream_key as stream_key

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from jax.experimental import multihost_utils
 
+from posediff_jax.parallel import local_devices, replicate, shard_batch
 from posediff_jax.systems.base import System
 from posediff_jax.training.checkpoint_files import plain_config
 from posediff_jax.training.checkpoints import FOLDER, CheckpointStore, check_skeleton
@@ -25,13 +26,7 @@ from posediff_jax.training.ema import EmaOptions
 from posediff_jax.training.metrics_log import MetricsLog
 from posediff_jax.training.progress import TrainingProgress
 from posediff_jax.training.state import TrainState, create_state, eval_variables
-from posediff_jax.training.step import (
-    local_devices,
-    make_train_step,
-    replicate,
-    shard_batch,
-    stream_key,
-)
+from posediff_jax.training.step import make_train_step, stream_key
 from posediff_jax.types import Array, PoseBatch, Variables
 
 BatchesFn = Callable[[int], Iterator[PoseBatch]]

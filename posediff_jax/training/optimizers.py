@@ -98,7 +98,7 @@ def make_optimizer(
     return every.gradient_transformation()
 
 
-def make_schedule(
+def learning_rate_schedule(
     config: Mapping[str, Any], *, steps_per_epoch: int = 0, num_steps: int = 0
 ) -> optax.Schedule:
     """The learning rate as a function of the number of earlier updates.

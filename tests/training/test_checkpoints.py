@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from posediff_jax.parallel import replicate
 from posediff_jax.training import checkpoints
 from posediff_jax.training.checkpoint_files import BrokenCheckpointError
 from posediff_jax.training.checkpoints import CheckpointStore, check_skeleton, load_variables
 from posediff_jax.training.optimizers import make_optimizer
 from posediff_jax.training.state import create_state
-from posediff_jax.training.step import replicate
 from tests.training.fakes import make_system
 
 CONFIG = ConfigDict(

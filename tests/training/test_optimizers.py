@@ -6,7 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from posediff_jax.training.optimizers import clip_by_global_norm, make_optimizer, make_schedule
+from posediff_jax.training.optimizers import (
+    clip_by_global_norm,
+    learning_rate_schedule,
+    make_optimizer,
+)
 
 SHAPE = (3, 2)
 
@@ -84,7 +88,7 @@ def test_accumulation_averages_gradients():
 
 
 def test_cosine_falls_to_zero_at_the_end_of_the_run():
-    rate = make_schedule(
+    rate = learning_rate_schedule(
         {"learning_rate": 2.0, "schedule": "cosine", "warmup_steps": 10}, num_steps=110
     )
     np.testing.assert_allclose(
@@ -94,13 +98,13 @@ def test_cosine_falls_to_zero_at_the_end_of_the_run():
 
 def test_exponential_is_a_staircase_over_epochs_counted_in_batches():
     config = {"learning_rate": 1.0, "schedule": "exponential", "decay_rate": 0.9}
-    rate = make_schedule({**config, "accumulate_steps": 2}, steps_per_epoch=5)
+    rate = learning_rate_schedule({**config, "accumulate_steps": 2}, steps_per_epoch=5)
     # Update u begins with batch 2u; epochs begin with batches 0, 5, 10.
     np.testing.assert_allclose([rate(u) for u in range(6)], [1, 1, 1, 0.9, 0.9, 0.81], rtol=1e-6)
 
 
 def test_warm_up_begins_at_zero():
-    rate = make_schedule({"learning_rate": 1.0, "warmup_steps": 4})
+    rate = learning_rate_schedule({"learning_rate": 1.0, "warmup_steps": 4})
     np.testing.assert_allclose([rate(t) for t in range(6)], [0, 0.25, 0.5, 0.75, 1, 1])
 
 

@@ -5,15 +5,11 @@ import numpy as np
 import optax
 import pytest
 
+from posediff_jax.parallel import replicate, shard_batch
 from posediff_jax.training.ema import EmaOptions, constant_ema, update_ema
-from posediff_jax.training.optimizers import make_optimizer, make_schedule
+from posediff_jax.training.optimizers import learning_rate_schedule, make_optimizer
 from posediff_jax.training.state import create_state
-from posediff_jax.training.step import (
-    make_train_step,
-    replicate,
-    shard_batch,
-    stream_key,
-)
+from posediff_jax.training.step import make_train_step, stream_key
 from tests.training.fakes import make_batch, make_system
 
 CONFIG = {"learning_rate": 0.01}
@@ -130,7 +126,7 @@ def test_learning_rate_is_reported_per_update():
         [make_batch(i) for i in range(4)],
         num_devices=1,
         config=config,
-        schedule=make_schedule(config),
+        schedule=learning_rate_schedule(config),
     )
     rates = [metrics["learning_rate"] for _, metrics in trace]
     np.testing.assert_allclose(rates, [0, 0, 0.005, 0.005])

@@ -71,6 +71,7 @@ def run(config: ConfigDict, workdir: str | Path, data: str = "") -> dict[str, di
         ema=make_ema(config.ema),
         workdir=workdir,
         config={**config.to_dict(), "motion": data or "procedural"},
+        same_config=True,
         metadata={"skeleton": skeleton.name, "normalisation": "screen"},
         log_every=options.log_every,
         save_every=options.save_every,

@@ -52,9 +52,21 @@ def make_sampler(
 
 
 def sample_all(
-    sample_batch: SampleBatch, key: jax.Array, batches: Iterable[PoseBatch]
+    key: jax.Array, sample_batch: SampleBatch, batches: Iterable[PoseBatch]
 ) -> NDArray[np.floating]:
-    """Samples every unmasked item of `batches`, in their order: `(N, H, F, J, 3)` metres."""
+    """Samples every unmasked item of `batches`, in their order.
+
+    Args:
+      key: Random key; each item draws from it by its own index.
+      sample_batch: See `make_sampler`.
+      batches: Batches of one shape, the last one padded.
+
+    Returns:
+      `(N, H, F, J, 3)` root-relative metres.
+
+    Raises:
+      ValueError: There is no batch.
+    """
     parts = []
     for batch in batches:
         samples = sample_batch(key, batch).samples

@@ -83,7 +83,7 @@ def plot_hypotheses(
         plot_pose(axes, keypoints[row], skeleton)
         axes.set_aspect("equal")
         axes.invert_yaxis()
-        axes.set_title("keypoints (pixels)" if row == 0 else "")
+        axes.set_title("keypoints (pixels)" if row == 0 else "", fontsize=10)
         for column, (name, azimuth, elevation) in enumerate(views):
             axes = figure.add_subplot(rows, 3, 3 * row + 2 + column, projection="3d")
             for pose in hypotheses[row]:
@@ -92,8 +92,8 @@ def plot_hypotheses(
                 plot_pose(axes, np.asarray(truth)[row], skeleton, color="black", linewidth=1.5)
             plot_pose(axes, hypotheses[row].mean(axis=0), skeleton, color="tab:green")
             _frame(axes, hypotheses[row], azimuth, elevation)
-            axes.set_title(name if row == 0 else "")
-    legend = "hypotheses orange, their mean green" + ("" if truth is None else ", truth black")
+            axes.set_title(name if row == 0 else "", fontsize=10)
+    legend = "hypotheses orange, their mean green, a grid line each 0.5 m" + ("" if truth is None else ", truth black")
     figure.suptitle(f"{title}\n{legend}" if title else legend)
     figure.tight_layout()
     figure.savefig(path, dpi=100)
@@ -101,14 +101,19 @@ def plot_hypotheses(
 
 def _frame(axes: Any, poses: np.ndarray, azimuth: float, elevation: float) -> None:
     """Equal scale on all axes, upright, around the poses."""
+    from matplotlib.ticker import MultipleLocator
+
     centre = poses.reshape(-1, 3).mean(axis=0)
-    radius = max(0.5, np.abs(poses - centre).max())
+    radius = max(0.5, float(np.abs(poses - centre).max()))
     axes.set_xlim(centre[0] - radius, centre[0] + radius)
     axes.set_ylim(centre[2] - radius, centre[2] + radius)
     axes.set_zlim(centre[1] + radius, centre[1] - radius)
-    axes.set_box_aspect((1, 1, 1))
+    axes.set_box_aspect((1, 1, 1), zoom=1.35)
     axes.view_init(elev=elevation, azim=azimuth)
-    axes.tick_params(labelsize=6)
+    # Half a metre a line; numbers would only overlap.
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.set_major_locator(MultipleLocator(0.5))
+        axis.set_ticklabels([])
 
 
 def _new_figure(width: float, height: float) -> Any:

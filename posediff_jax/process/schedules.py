@@ -52,6 +52,11 @@ class Schedule:
         """T."""
         return self.betas.shape[0]
 
+    def rates(self, t: Array) -> tuple[Array, Array]:
+        """Signal and noise rate at timesteps t: sqrt(abar_t) and sqrt(1 - abar_t), like `t`."""
+        signal, noise = self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod
+        return jnp.asarray(signal)[t], jnp.asarray(noise)[t]
+
     def astype(self, dtype: DTypeLike) -> "Schedule":
         """The same tables in another float type (widening keeps the rounded values)."""
         return jax.tree.map(lambda table: table.astype(dtype), self)

@@ -73,12 +73,12 @@ class CheckpointStore:
         """
         return read_info(self._path(step))
 
-    def latest_metadata(self) -> Mapping[str, Any]:
-        """Metadata of the newest checkpoint whose description can be read; empty without one."""
+    def latest_info(self) -> CheckpointInfo | None:
+        """What the newest checkpoint that can be read says about itself; None without one."""
         for step in reversed(self.steps()):
             with contextlib.suppress(BrokenCheckpointError):
-                return self.info(step).metadata
-        return {}
+                return self.info(step)
+        return None
 
     def save(
         self,

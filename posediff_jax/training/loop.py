@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 
 from posediff_jax.parallel import local_devices, replicate, shard_batch
 from posediff_jax.systems.base import System
-from posediff_jax.training.checkpoint_files import plain_config
+from posediff_jax.training.checkpoint_files import CheckpointInfo, plain_config
 from posediff_jax.training.checkpoints import FOLDER, CheckpointStore, check_skeleton
 from posediff_jax.training.ema import EmaOptions
 from posediff_jax.training.metrics_log import MetricsLog
@@ -48,6 +48,7 @@ def train(
     workdir: str | os.PathLike[str] | None = None,
     config: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    same_config: bool = False,
     log_every: int = 100,
     save_every: int = 1000,
     eval_every: int = 0,
@@ -75,6 +76,7 @@ def train(
       workdir: Folder for `checkpoints/` and `metrics.jsonl`; None keeps nothing.
       config: The full config, stored in every checkpoint.
       metadata: Stored likewise: `skeleton`, `normalisation` and what else use of the weights needs.
+      same_config: Refuse to go on from a checkpoint of another config; else warn of what changed.
       log_every: Steps per line in the log; a line holds means over them.
       save_every: Steps between checkpoints. The last step is always saved.
       eval_every: Steps between evaluations, each followed by a checkpoint; 0 for one at the end.
@@ -90,16 +92,16 @@ def train(
 
     Raises:
       ValueError: An option out of range, batches that end or do not split over the devices, or a
-        checkpoint of another recipe or skeleton in `workdir`.
+        checkpoint of another recipe, skeleton or (with `same_config`) config in `workdir`.
       FloatingPointError: Loss or gradient stopped being finite.
       OSError: A checkpoint could not be written.
     """
     _check_options(num_steps, log_every, save_every, eval_every, evaluate, select_on)
     key = stream_key(seed, "init")
-    state = replicate(create_state(system, optimizer, key, ema=ema is not None), devices)
+    state = replicate(create_state(key, system, optimizer, ema=ema is not None), devices)
     store = CheckpointStore(Path(workdir) / FOLDER) if workdir is not None else None
     if store is not None:
-        state = _resume(store, state, config, metadata)
+        state = _resume(store, state, config, metadata, same_config)
     start = int(state.step)
     if start >= num_steps:
         return state
@@ -170,25 +172,42 @@ def _resume(
     state: TrainState,
     config: Mapping[str, Any] | None,
     metadata: Mapping[str, Any] | None,
+    same_config: bool,
 ) -> TrainState:
-    # Before the arrays: with another skeleton their shapes would differ, which says less.
-    stored = store.latest_metadata()
-    if "skeleton" in stored and metadata and "skeleton" in metadata:
-        check_skeleton(stored["skeleton"], metadata["skeleton"])
+    newest = store.latest_info()
+    if newest is not None:
+        _check_same_run(store, newest, config, metadata, same_config)
     restored = store.restore_latest(state)
     if restored is None:
         return state
     state, info = restored
-    changed = _changed_fields(plain_config(info.config or {}), plain_config(config or {}))
-    if changed:
-        warnings.warn(
-            f"{store.directory}: resuming step {info.step} with another config: {changed}",
-            RuntimeWarning,
-            stacklevel=3,
-        )
     # What is newer is broken, and would count among the latest to keep.
     store.discard_after(info.step)
     return state
+
+
+def _check_same_run(
+    store: CheckpointStore,
+    newest: CheckpointInfo,
+    config: Mapping[str, Any] | None,
+    metadata: Mapping[str, Any] | None,
+    same_config: bool,
+) -> None:
+    """Before the arrays are read: in another recipe their shapes would differ, which says less."""
+    if "skeleton" in newest.metadata and metadata and "skeleton" in metadata:
+        check_skeleton(newest.metadata["skeleton"], metadata["skeleton"])
+    changed = _changed_fields(plain_config(newest.config or {}), plain_config(config or {}))
+    if changed and same_config:
+        raise ValueError(
+            f"workdir: {store.directory.parent} holds a run of another config ({changed}); "
+            "give another folder, or that config"
+        )
+    if changed:
+        warnings.warn(
+            f"{store.directory}: resuming step {newest.step} with another config: {changed}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _changed_fields(old: dict[str, Any], new: dict[str, Any], where: str = "") -> str:

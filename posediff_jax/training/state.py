@@ -37,14 +37,14 @@ class TrainState:
 
 
 def create_state(
-    system: System, optimizer: optax.GradientTransformation, key: jax.Array, *, ema: bool = False
+    key: jax.Array, system: System, optimizer: optax.GradientTransformation, *, ema: bool = False
 ) -> TrainState:
     """Draws the first state of a run.
 
     Args:
+      key: Decides the initial weights.
       system: What is trained.
       optimizer: See `make_optimizer`.
-      key: Decides the initial weights.
       ema: Whether the recipe averages the weights.
     """
     return state_from_variables(jax.jit(system.init)(key), optimizer, ema=ema)

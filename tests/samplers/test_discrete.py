@@ -23,8 +23,7 @@ def gaussian_denoiser(schedule):
     """E[eps | x_t] for data from N(MEAN, STD^2): the exact answer, no network."""
 
     def predict(x, t):
-        a = jnp.asarray(schedule.sqrt_alphas_cumprod)[t]
-        b = jnp.asarray(schedule.sqrt_one_minus_alphas_cumprod)[t]
+        a, b = schedule.rates(t)
         eps = b * (x - a * MEAN) / ((a * STD) ** 2 + b**2)
         return prediction_from_eps(schedule, x, t, eps)
 

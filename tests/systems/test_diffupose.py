@@ -145,7 +145,7 @@ class TestSampling:
         batch = make_batch()
         padded = batch.replace(mask=batch.mask * (np.arange(6) < 4)[:, None])
         sampler = make_sampler(system, variables, num_hypotheses=5)
-        samples = sample_all(sampler, jax.random.key(1), [padded, batch])
+        samples = sample_all(jax.random.key(1), sampler, [padded, batch])
         np.testing.assert_allclose(samples, np.concatenate([hypotheses[:4], hypotheses]), atol=1e-5)
 
     def test_compiled_once_for_all_batches_of_a_shape(self, system, variables):

@@ -22,7 +22,7 @@ CONFIG = ConfigDict(
 
 
 def make_state(step=0, *, seed=0, ema=True, config=None, num_devices=1):
-    state = create_state(make_system(), make_optimizer(config or {}), jax.random.key(seed), ema=ema)
+    state = create_state(jax.random.key(seed), make_system(), make_optimizer(config or {}), ema=ema)
     state = state.replace(step=jnp.asarray(step, jnp.int32))
     if ema:
         state = state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema))

@@ -212,6 +212,10 @@ def test_resuming_with_another_config_or_skeleton(tmp_path):
         RuntimeWarning, match=r"another config: optimizer.learning_rate was 0.05, is 0.1$"
     ):
         run(tmp_path, num_steps=1, config=changed)
+    with pytest.raises(
+        ValueError, match=r"workdir: .* another config \(optimizer.learning_rate was"
+    ):
+        run(tmp_path, num_steps=1, config=changed, same_config=True)
     # Named even where the recipe differs as well.
     with pytest.raises(ValueError, match="trained on skeleton 'h36m_17'"):
         run(tmp_path, num_steps=2, ema=None, metadata={"skeleton": "h36m_16"})

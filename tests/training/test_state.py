@@ -11,7 +11,7 @@ from tests.training.fakes import make_system
 
 def test_state_holds_every_collection_once_and_averaged():
     system, optimizer = make_system(), make_optimizer({})
-    state = create_state(system, optimizer, jax.random.key(0), ema=True)
+    state = create_state(jax.random.key(0), system, optimizer, ema=True)
     assert state.step == 0
     assert state.step.dtype == np.int32
     assert set(state.variables) == set(state.ema) == {"params", "batch_stats"}
@@ -24,17 +24,17 @@ def test_state_holds_every_collection_once_and_averaged():
 
 def test_evaluation_prefers_the_average():
     system, optimizer = make_system(), make_optimizer({})
-    plain = create_state(system, optimizer, jax.random.key(0))
+    plain = create_state(jax.random.key(0), system, optimizer)
     assert plain.ema is None
     assert eval_variables(plain) == plain.variables
-    averaged = create_state(system, optimizer, jax.random.key(0), ema=True)
+    averaged = create_state(jax.random.key(0), system, optimizer, ema=True)
     assert eval_variables(averaged) is averaged.ema
 
 
 def test_key_decides_the_weights():
     system, optimizer = make_system(), make_optimizer({})
     first, again, other = (
-        create_state(system, optimizer, jax.random.key(seed)).params["w"] for seed in (0, 0, 1)
+        create_state(jax.random.key(seed), system, optimizer).params["w"] for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)

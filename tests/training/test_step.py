@@ -20,7 +20,7 @@ def run(system, batches, *, num_devices, config=CONFIG, ema=None, **options):
     devices = jax.devices()[:num_devices]
     optimizer = make_optimizer(config)
     step = make_train_step(system, optimizer, seed=3, ema=ema, devices=devices, **options)
-    state = create_state(system, optimizer, stream_key(3, "init"), ema=ema is not None)
+    state = create_state(stream_key(3, "init"), system, optimizer, ema=ema is not None)
     state = replicate(state, devices)
     trace = []
     for batch in batches:
@@ -71,7 +71,7 @@ def test_step_equals_plain_gradient_descent_on_the_whole_batch(three_steps):
     batches, traces, _ = three_steps
     with jax.enable_x64(True):
         system, optimizer = make_system(), make_optimizer(CONFIG)
-        state = create_state(system, optimizer, stream_key(3, "init"))
+        state = create_state(stream_key(3, "init"), system, optimizer)
         key = jax.random.fold_in(stream_key(3, "train"), 0)
 
         def loss(params):
@@ -106,7 +106,7 @@ def test_average_counts_updates_where_gradients_accumulate():
     config = {**CONFIG, "accumulate_steps": 2}
     batches = [make_batch(i) for i in range(8)]
     trace = run(make_system(), batches, num_devices=1, config=config, ema=options)
-    start = create_state(make_system(), make_optimizer(config), stream_key(3, "init"), ema=True)
+    start = create_state(stream_key(3, "init"), make_system(), make_optimizer(config), ema=True)
     average = start.ema
     for update in range(4):
         state = trace[2 * update + 1][0]
@@ -134,7 +134,7 @@ def test_learning_rate_is_reported_per_update():
 
 def test_state_passed_in_is_given_away_but_the_original_is_kept():
     system, optimizer = make_system(), make_optimizer(CONFIG)
-    original = create_state(system, optimizer, jax.random.key(0), ema=True)
+    original = create_state(jax.random.key(0), system, optimizer, ema=True)
     placed = replicate(original)
     step = make_train_step(system, optimizer, seed=0, ema=EmaOptions())
     step(placed, shard_batch(make_batch(0), len(jax.devices())))
@@ -144,7 +144,7 @@ def test_state_passed_in_is_given_away_but_the_original_is_kept():
 
 def test_average_without_room_for_it_is_refused():
     system, optimizer = make_system(), make_optimizer(CONFIG)
-    state = replicate(create_state(system, optimizer, jax.random.key(0)), jax.devices()[:1])
+    state = replicate(create_state(jax.random.key(0), system, optimizer), jax.devices()[:1])
     step = make_train_step(system, optimizer, seed=0, ema=EmaOptions(), devices=jax.devices()[:1])
     with pytest.raises(ValueError, match="ema=True"):
         step(state, shard_batch(make_batch(0), 1))

@@ -45,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.training = ConfigDict(
         {
             "batch_size": 16 if tiny else 128,
-            "num_steps": 10 if tiny else 4000,
+            "num_steps": 10 if tiny else 6000,
             "log_every": 5 if tiny else 100,
             "save_every": 10 if tiny else 1000,
         }

@@ -134,6 +134,24 @@ class TestSampling:
         assert result.trajectory.shape == (2, 2, 4, 3, 17, 3)  # (B, N, H, F, J, 3)
         np.testing.assert_array_equal(result.trajectory[:, -1], result.samples)
 
+    def test_ddim_converges_to_the_run_with_all_steps(self, variables):
+        """With output weights large enough that a fresh network says something."""
+        loud = jax.tree_util.tree_map_with_path(
+            lambda path, x: x * 30 if "gconv_output" in str(path) else x, variables
+        )
+        batch, key = make_batch(2), jax.random.key(1)
+
+        def run(num_steps):
+            options = {"process": {"num_timesteps": 100}, "sampler": {"num_steps": num_steps}}
+            sample = make_system(make_config(**options)).sample
+            return sample(key, loud, batch, num_hypotheses=2).samples
+
+        full = run(100)
+        distance = [float(jnp.linalg.norm(run(n) - full, axis=-1).mean()) for n in (5, 20, 50)]
+        assert distance[0] > distance[1] > distance[2]
+        assert 0.01 < distance[0]
+        assert distance[2] < distance[0] / 4
+
     def test_ddpm_runs_all_steps(self, variables):
         ddpm = make_system(make_config(sampler={"name": "ddpm"}))
         result = ddpm.sample(

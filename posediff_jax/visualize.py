@@ -93,7 +93,9 @@ def plot_hypotheses(
             plot_pose(axes, hypotheses[row].mean(axis=0), skeleton, color="tab:green")
             _frame(axes, hypotheses[row], azimuth, elevation)
             axes.set_title(name if row == 0 else "", fontsize=10)
-    legend = "hypotheses orange, their mean green, a grid line each 0.5 m" + ("" if truth is None else ", truth black")
+    legend = "hypotheses orange, their mean green, a grid line each 0.5 m" + (
+        "" if truth is None else ", truth black"
+    )
     figure.suptitle(f"{title}\n{legend}" if title else legend)
     figure.tight_layout()
     figure.savefig(path, dpi=100)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from posediff_jax import calibration
 from posediff_jax import camera as cameras
 from posediff_jax.geometry import flip
 from posediff_jax.skeleton import H36M_17
@@ -19,6 +20,7 @@ SIZE = np.array([1200.0, 900.0])
 project = jax.jit(cameras.project, static_argnames=("distort", "clamp"))
 cast_rays = jax.jit(cameras.rays, static_argnames="undistort_iterations")
 fit_translation = jax.jit(cameras.fit_translation)
+K = np.array([[1100.0, 0.0, 590.0], [0.0, 1090.0, 460.0], [0.0, 0.0, 1.0]])
 LENS: dict[str, Any] = {"radial": (-0.2, 0.25, -0.002), "tangential": (-0.0009, 0.0016)}
 
 
@@ -36,7 +38,7 @@ def rng() -> np.random.Generator:
 def make(rng: np.random.Generator, lead: tuple[int, ...] = (), **options: Any) -> Camera:
     """Cameras that differ in every number, with a lens unless told otherwise."""
     orientation = Rotation.random(int(np.prod(lead)), rng=rng).as_quat(scalar_first=True)
-    return cameras.make_camera(
+    return calibration.make_camera(
         rng.uniform(900, 1300, (*lead, 2)),
         rng.uniform(400, 700, (*lead, 2)),
         SIZE,
@@ -50,96 +52,6 @@ def in_view(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Points 3 to 6 m in front of the camera, within its view."""
     z = rng.uniform(3.0, 6.0, (*shape, 1))
     return np.concatenate([rng.uniform(-0.4, 0.4, (*shape, 2)) * z, z], axis=-1)
-
-
-class TestMakeCamera:
-    def test_fills_in_what_is_not_given(self) -> None:
-        camera = cameras.make_camera(1100.0, (600.0, 450.0), (1200, 900))
-        assert camera.focal.tolist() == [1100.0, 1100.0]
-        assert camera.image_size.tolist() == [1200.0, 900.0]
-        assert camera.radial.tolist() == [0.0, 0.0, 0.0]
-        assert camera.tangential.tolist() == [0.0, 0.0]
-        assert camera.orientation.tolist() == [1.0, 0.0, 0.0, 0.0]
-        assert camera.position.tolist() == [0.0, 0.0, 0.0]
-
-    def test_leaves_share_leading_axes(self, rng: np.random.Generator) -> None:
-        camera = make(rng, (4, 2))
-        assert {leaf.shape[:-1] for leaf in jax.tree.leaves(camera)} == {(4, 2)}
-
-    def test_keeps_the_dtype_of_arrays(self) -> None:
-        with jax.enable_x64(True):
-            focal = np.array([1100.0, 1100.0], np.float32)
-            single = cameras.make_camera(focal, (600, 450), (1200, 900))
-            double = cameras.make_camera(1100.0, (600, 450), (1200, 900))
-        assert {leaf.dtype for leaf in jax.tree.leaves(single)} == {np.dtype(np.float32)}
-        assert {leaf.dtype for leaf in jax.tree.leaves(double)} == {np.dtype(np.float64)}
-
-    @pytest.mark.parametrize(
-        ("changed", "message"),
-        [
-            ({"focal": 0.0}, r"focal: expected positive pixels, got \[0.0, 0.0\]"),
-            ({"focal": (1100.0, -1100.0)}, "focal: expected positive"),
-            ({"focal": np.nan}, "focal: expected finite values"),
-            ({"focal": (1.0, 1.0, 1.0)}, r"focal: expected \(\.\.\., 2\), got shape \(3,\)"),
-            ({"center": (np.inf, 0.0)}, "center: expected finite values"),
-            ({"image_size": (1200, 0)}, "image_size: expected positive"),
-            ({"image_size": 1200}, r"image_size: expected \(\.\.\., 2\), got shape \(\)"),
-            ({"radial": (0.1, 0.1)}, r"radial: expected \(\.\.\., 3\), got shape \(2,\)"),
-            ({"tangential": (np.nan, 0.0)}, "tangential: expected finite values"),
-            ({"orientation": (1.0, 0.1, 0, 0)}, r"orientation: expected a unit .* norm 1\.00"),
-            ({"orientation": (0, 0, 0, 0)}, "orientation: expected a unit quaternion"),
-            ({"position": (0, 0, np.nan)}, "position: expected finite values"),
-            ({"focal": np.ones((3, 2)), "center": np.ones((2, 2))}, "leading axes do not broad"),
-        ],
-    )
-    def test_refuses_bad_values(self, changed: dict[str, Any], message: str) -> None:
-        given = {"focal": 1100.0, "center": (600, 450), "image_size": (1200, 900)} | changed
-        with pytest.raises(ValueError, match=message):
-            cameras.make_camera(**given)
-
-
-class TestCameraFromMatrix:
-    K = np.array([[1100.0, 0.0, 590.0], [0.0, 1090.0, 460.0], [0.0, 0.0, 1.0]])
-
-    def test_reads_the_matrix(self) -> None:
-        camera = cameras.camera_from_matrix(self.K, SIZE, position=(1.0, 2.0, 3.0))
-        assert camera.focal.tolist() == [1100.0, 1090.0]
-        assert camera.center.tolist() == [590.0, 460.0]
-        assert camera.position.tolist() == [1.0, 2.0, 3.0]
-
-    def test_reads_many(self) -> None:
-        assert cameras.camera_from_matrix(np.stack([self.K] * 3), SIZE).focal.shape == (3, 2)
-
-    @pytest.mark.parametrize(
-        ("entry", "value", "message"),
-        [
-            ((0, 0), 0.0, "K: expected positive focal lengths"),
-            ((1, 1), -1090.0, "a negative one flips the image"),
-            ((0, 1), 3.0, r"K: expected no skew .* got \[3.0, 0.0\]"),
-            ((1, 2), np.nan, "K: expected finite values"),
-            ((2, 2), 2.0, "is the matrix transposed or not scaled"),
-        ],
-    )
-    def test_refuses_other_forms(self, entry: tuple, value: float, message: str) -> None:
-        K = self.K.copy()
-        K[entry] = value
-        with pytest.raises(ValueError, match=message):
-            cameras.camera_from_matrix(K, SIZE)
-
-    def test_refuses_transposed_and_misshaped(self) -> None:
-        with pytest.raises(ValueError, match="is the matrix transposed"):
-            cameras.camera_from_matrix(self.K.T, SIZE)
-        with pytest.raises(ValueError, match=r"K: expected \(\.\.\., 3, 3\), got shape \(3, 4\)"):
-            cameras.camera_from_matrix(np.ones((3, 4)), SIZE)
-
-
-def test_default_camera_sees_53_degrees_along_the_longer_side() -> None:
-    camera = cameras.default_camera((1200, 900))
-    assert camera.center.tolist() == [600.0, 450.0]
-    edge = cast_rays(camera, jnp.array([1200.0, 450.0]))
-    assert 2 * np.degrees(np.arctan(edge[0])) == pytest.approx(53.13, abs=0.01)
-    with pytest.raises(ValueError, match="image_size: expected positive pixels"):
-        cameras.default_camera((0, 0))
 
 
 class TestScreenUnits:
@@ -195,8 +107,8 @@ def project_point(camera: Camera, point: np.ndarray) -> list[float]:
 @pytest.mark.usefixtures("x64")
 class TestProject:
     def test_without_distortion_is_the_intrinsic_matrix(self, rng: np.random.Generator) -> None:
-        K, points = TestCameraFromMatrix.K, in_view(rng, (5, 17))
-        camera = cameras.camera_from_matrix(K, SIZE, **LENS)
+        points = in_view(rng, (5, 17))
+        camera = calibration.camera_from_matrix(K, SIZE, **LENS)
         homogeneous = points @ K.T
         np.testing.assert_allclose(
             project(camera, points, distort=False),
@@ -237,10 +149,10 @@ class TestProject:
 @pytest.mark.usefixtures("x64")
 class TestRays:
     def test_without_distortion_are_the_inverse_matrix(self, rng: np.random.Generator) -> None:
-        K, pixels = TestCameraFromMatrix.K, rng.uniform(0, 900, (5, 17, 2))
+        pixels = rng.uniform(0, 900, (5, 17, 2))
         homogeneous = np.concatenate([pixels, np.ones((5, 17, 1))], axis=-1)
         np.testing.assert_allclose(
-            cast_rays(cameras.camera_from_matrix(K, SIZE), pixels),
+            cast_rays(calibration.camera_from_matrix(K, SIZE), pixels),
             homogeneous @ np.linalg.inv(K).T,
             rtol=1e-12,
         )
@@ -287,7 +199,7 @@ class TestRays:
 @pytest.mark.usefixtures("x64")
 class TestIntrinsicsVector:
     def test_is_in_screen_units(self) -> None:
-        camera = cameras.make_camera((1200.0, 600.0), (900.0, 450.0), SIZE, **LENS)
+        camera = calibration.make_camera((1200.0, 600.0), (900.0, 450.0), SIZE, **LENS)
         expected = [2.0, 1.0, 0.5, 0.0, -0.2, 0.25, -0.002, -0.0009, 0.0016]
         np.testing.assert_allclose(cameras.intrinsics_vector(camera), expected, atol=1e-12)
 

@@ -10,7 +10,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "posediff_jax"
 LAYERS = {
-    "core": ("types", "config", "keys", "skeleton", "geometry", "camera", "process", "_version"),
+    "core": (
+        "types",
+        "config",
+        "keys",
+        "skeleton",
+        "geometry",
+        "camera",
+        "calibration",
+        "process",
+        "_version",
+    ),
     "parts": ("data", "denoisers", "samplers"),
     "systems": ("systems",),
     "apps": ("training", "evaluation", "interop", "inference", "visualize", "parallel"),

@@ -6,7 +6,8 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from posediff_jax.camera import check_in_front, make_camera
+from posediff_jax.calibration import make_camera
+from posediff_jax.camera import check_in_front
 from posediff_jax.skeleton import Skeleton, check_joints
 from posediff_jax.types import Camera
 

@@ -24,7 +24,7 @@ from posediff_jax.samplers.discrete import sample_ddim, sample_ddpm
 from posediff_jax.samplers.hypotheses import fan_out
 from posediff_jax.skeleton import Skeleton, check_joints, get_skeleton
 from posediff_jax.systems.base import System
-from posediff_jax.systems.losses import masked_mean
+from posediff_jax.systems.losses import device_key, masked_mean, training_pair
 from posediff_jax.types import Array, Aux, PoseBatch, PredictFn, Prediction, SampleResult, Variables
 
 # Knees and elbows count 2, ankles and wrists 4 (released loss). HumanEva's list is the released
@@ -240,15 +240,9 @@ def _loss(
     train: bool,
     axis_name: str | None = None,
 ) -> tuple[Array, Aux]:
-    if batch.pose is None:
-        raise ValueError("batch.pose: expected root-relative poses to train on, got None")
-    check_joints(batch.pose, skeleton, channels=3, name="batch.pose")
-    # Padding may hold anything; a NaN would reach the gradient by way of 0 * NaN.
-    real = jnp.asarray(batch.mask)[..., None, None] > 0
-    pose, cond = jnp.where(real, batch.pose, 0), jnp.where(real, batch.keypoints, 0)
+    pose, cond = training_pair(batch, skeleton)
     keys = frame_keys(key, batch.index, pose.shape[1])
     t, noise = jax.vmap(jax.vmap(partial(_draw_target, schedule)))(keys, pose)
-    dropout_key = jax.random.fold_in(key, 0 if axis_name is None else jax.lax.axis_index(axis_name))
     output = model.apply(
         variables,
         cond,
@@ -257,7 +251,7 @@ def _loss(
         train=train,
         mask=batch.mask,
         axis_name=axis_name,
-        rngs={"dropout": dropout_key},
+        rngs={"dropout": device_key(key, axis_name)},
         mutable=["batch_stats"] if train else [],
     )
     output, mutable = output

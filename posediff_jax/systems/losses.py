@@ -1,9 +1,38 @@
-"""Means over the frames of a batch that count, on one device or many."""
+"""What the losses of all systems share: checked inputs, keys, means over the frames that count."""
 
 import jax
 import jax.numpy as jnp
 
-from posediff_jax.types import Array
+from posediff_jax.skeleton import Skeleton, check_joints
+from posediff_jax.types import Array, PoseBatch
+
+
+def training_pair(batch: PoseBatch, skeleton: Skeleton) -> tuple[Array, Array]:
+    """Poses and keypoints to train on, with zeros in padded frames.
+
+    Padding may hold anything, and a NaN would reach the gradient by way of 0 * NaN.
+
+    Args:
+      batch: The batch, `(B, F, J, .)`.
+      skeleton: What its joints must be.
+
+    Returns:
+      `(B, F, J, 3)` metres and `(B, F, J, 2)` screen units.
+
+    Raises:
+      ValueError: The batch has no poses, or other joints.
+    """
+    if batch.pose is None:
+        raise ValueError("batch.pose: expected root-relative poses to train on, got None")
+    check_joints(batch.pose, skeleton, channels=3, name="batch.pose")
+    check_joints(batch.keypoints, skeleton, channels=2, name="batch.keypoints")
+    real = jnp.asarray(batch.mask)[..., None, None] > 0
+    return jnp.where(real, batch.pose, 0), jnp.where(real, batch.keypoints, 0)
+
+
+def device_key(key: Array, axis_name: str | None) -> Array:
+    """A key of its own for each device of a mapped axis, for what no item index reaches."""
+    return jax.random.fold_in(key, 0 if axis_name is None else jax.lax.axis_index(axis_name))
 
 
 def masked_mean(values: Array, mask: Array, *, axis_name: str | None = None) -> Array:

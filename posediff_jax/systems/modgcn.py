@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from posediff_jax.config import read_dtype, read_options
@@ -16,7 +15,7 @@ from posediff_jax.denoisers.modgcn import VARIANTS, ModulatedGCN
 from posediff_jax.geometry import flip, root_center, safe_norm
 from posediff_jax.skeleton import Skeleton, check_joints, get_skeleton
 from posediff_jax.systems.base import System
-from posediff_jax.systems.losses import masked_mean
+from posediff_jax.systems.losses import device_key, masked_mean, training_pair
 from posediff_jax.types import Array, Aux, PoseBatch, SampleResult, Variables
 
 
@@ -138,20 +137,14 @@ def _loss(
     train: bool,
     axis_name: str | None = None,
 ) -> tuple[Array, Aux]:
-    if batch.pose is None:
-        raise ValueError("batch.pose: expected root-relative poses to train on, got None")
-    check_joints(batch.pose, model.skeleton, channels=3, name="batch.pose")
-    # Padding may hold anything; a NaN would reach the gradient by way of 0 * NaN.
-    real = jnp.asarray(batch.mask)[..., None, None] > 0
-    pose, keypoints = jnp.where(real, batch.pose, 0), jnp.where(real, batch.keypoints, 0)
-    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    pose, keypoints = training_pair(batch, model.skeleton)
     output, mutable = model.apply(
         variables,
         keypoints,
         train=train,
         mask=batch.mask,
         axis_name=axis_name,
-        rngs={"dropout": jax.random.fold_in(key, device)},
+        rngs={"dropout": device_key(key, axis_name)},
         mutable=["batch_stats"] if train else [],
     )
     # At least float32, also under a bfloat16 network.

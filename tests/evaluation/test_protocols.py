@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from posediff_jax import calibration
 from posediff_jax import camera as cameras
 from posediff_jax.evaluation import metrics, protocols
 
@@ -38,7 +39,7 @@ class TestDiffuposeOfficial:
     @pytest.fixture
     def intrinsics(self) -> jax.Array:
         # A lens on purpose: the protocol ignores it.
-        camera = cameras.make_camera(FOCAL, CENTER, SIZE, radial=(-0.2, 0.2, 0.0))
+        camera = calibration.make_camera(FOCAL, CENTER, SIZE, radial=(-0.2, 0.2, 0.0))
         return cameras.intrinsics_vector(camera)
 
     def test_equals_a_loop_in_pixels(self, rng: np.random.Generator, intrinsics: jax.Array) -> None:

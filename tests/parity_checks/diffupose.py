@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from posediff_jax.calibration import make_camera
 from posediff_jax.camera import (
     camera_from_vector,
     camera_to_world,
-    make_camera,
     project,
     to_screen,
     world_to_camera,

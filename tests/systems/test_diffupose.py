@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from posediff_jax.camera import default_camera
+from posediff_jax.calibration import default_camera
 from posediff_jax.geometry import flip
 from posediff_jax.inference import make_sampler, sample_all
 from posediff_jax.skeleton import H36M_16, H36M_17, HUMANEVA_15, get_skeleton
@@ -149,7 +149,7 @@ class TestSampling:
         full = run(100)
         distance = [float(jnp.linalg.norm(run(n) - full, axis=-1).mean()) for n in (5, 20, 50)]
         assert distance[0] > distance[1] > distance[2]
-        assert 0.01 < distance[0]
+        assert distance[0] > 0.01
         assert distance[2] < distance[0] / 4
 
     def test_ddpm_runs_all_steps(self, variables):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from posediff_jax.camera import default_camera
+from posediff_jax.calibration import default_camera
 from posediff_jax.denoisers.modgcn import GROUPS_16
 from posediff_jax.geometry import flip
 from posediff_jax.skeleton import H36M_16, H36M_17

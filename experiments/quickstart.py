@@ -16,6 +16,7 @@ from absl import app, flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 from numpy.typing import NDArray
+from rich.progress import track
 
 from experiments.common import start
 from posediff_jax.data import (
@@ -28,7 +29,7 @@ from posediff_jax.data import (
     virtual_views,
 )
 from posediff_jax.evaluation.report import print_scores, score_hypotheses
-from posediff_jax.inference import make_sampler
+from posediff_jax.inference import make_sampler, sample_all
 from posediff_jax.skeleton import Skeleton, get_skeleton
 from posediff_jax.systems import make_system
 from posediff_jax.training import eval_variables, make_ema, make_optimizer, stream_key, train
@@ -36,6 +37,7 @@ from posediff_jax.visualize import plot_hypotheses
 
 TITLE = "Unseen motion, 2D keypoints to 3D"
 COLUMNS = ("mpjpe", "p_mpjpe", "spread")
+SAMPLING_BATCHES = 8
 NEEDED_GAIN = 0.4  # of the mean pose's error
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", "The run's config.")
@@ -77,12 +79,16 @@ def run(config: ConfigDict, workdir: str | Path, data: str = "") -> dict[str, di
         save_every=options.save_every,
     )
 
-    print(f"sampling {config.num_hypotheses} hypotheses for {config.data.scored_poses} poses ...")
     scored = np.linspace(0, val_table.num_items - 1, config.data.scored_poses).astype(int)
     batch = val_table.gather(scored)
     truth = np.asarray(batch.pose)
     sampler = make_sampler(system, eval_variables(state), num_hypotheses=config.num_hypotheses)
-    hypotheses = sampler(stream_key(config.seed, "eval"), batch).samples
+    parts = [val_table.gather(part) for part in np.split(scored, SAMPLING_BATCHES)]
+    hypotheses = sample_all(
+        stream_key(config.seed, "eval"),
+        sampler,
+        track(parts, f"sampling {config.num_hypotheses} hypotheses for {len(scored)} poses"),
+    )
     rows = {
         "mean pose": score_hypotheses(_mean_pose(train_table, truth), truth),
         "DiffuPose N=1": score_hypotheses(hypotheses[:, :1], truth),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from posediff_jax.camera import make_camera
+from posediff_jax.calibration import make_camera
 from posediff_jax.data.sequences import PoseSequence, PoseSequences
 from posediff_jax.skeleton import H36M_17
 

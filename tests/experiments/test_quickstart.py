@@ -87,3 +87,11 @@ def test_a_missing_folder_is_named(tmp_path):
 def test_a_bad_config_argument_is_named():
     with pytest.raises(ValueError, match="config argument: expected '' or 'tiny', got 'huge'"):
         get_config("huge")
+
+
+@pytest.mark.slow
+def test_the_whole_command_beats_the_mean_pose(tmp_path):
+    """What the README promises a newcomer, on the embedded motion."""
+    command = [sys.executable, "-m", "experiments.quickstart", f"--workdir={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

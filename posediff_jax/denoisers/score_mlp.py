@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from posediff_jax.denoisers.layers import Dense, sinusoid
 from posediff_jax.types import Array
@@ -236,17 +237,28 @@ def condition_mask(
     Raises:
       ValueError: The parts are not a partition of 0 .. J - 1.
     """
-    joints = sorted(j for part in parts for j in part)
-    if joints != list(range(len(joints))):
-        raise ValueError(f"parts: expected each joint 0 to J - 1 once, got {tuple(parts)}")
+    outside = part_masks(parts)
     keys = jax.random.split(key, 3)
     pose = jax.random.bernoulli(keys[0], 1 - pose_prob, (*shape, 1))
-    part = jax.random.bernoulli(keys[1], 1 - part_prob, (*shape, len(parts)))
-    joint = jax.random.bernoulli(keys[2], 1 - joint_prob, (*shape, len(joints)))
-    owner = np.zeros(len(joints), np.int32)
-    for number, members in enumerate(parts):
-        owner[list(members)] = number
-    return (pose & part[..., owner] & joint)[..., None].astype(jnp.result_type(float))
+    part = jax.random.bernoulli(keys[1], 1 - part_prob, (*shape, len(parts), 1))
+    joint = jax.random.bernoulli(keys[2], 1 - joint_prob, (*shape, outside.shape[1]))
+    kept = pose & joint & jnp.all(part | (outside > 0), axis=-2)
+    return kept[..., None].astype(jnp.result_type(float))
+
+
+def part_masks(parts: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    """One row per body part, `(P, J)`: 0 for its joints, 1 for the others.
+
+    Raises:
+      ValueError: The parts are not a partition of 0 .. J - 1.
+    """
+    joints = sorted(j for part in parts for j in part)
+    if not joints or joints != list(range(len(joints))):
+        raise ValueError(f"parts: expected each joint 0 to J - 1 once, got {tuple(parts)}")
+    masks = np.ones((len(parts), len(joints)))
+    for mask, members in zip(masks, parts, strict=True):
+        mask[list(members)] = 0.0
+    return masks
 
 
 def _flat(x: Array) -> Array:

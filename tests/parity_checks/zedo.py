@@ -3,14 +3,16 @@
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
+from posediff_jax.denoisers.layers import sinusoid
+from posediff_jax.denoisers.score_mlp import LABEL_SCALE, part_masks
 from posediff_jax.process.sdes import (
     SDES,
     prior_log_density,
     reverse_drift,
     reverse_step,
 )
-from tests.parity_checks.fixture import Check, Fixture
-from tests.parity_checks.zedo_common import Outputs, build_sde
+from tests.parity_checks.fixture import CHAIN, Check, Fixture
+from tests.parity_checks.zedo_common import Outputs, build_network, build_sde
 
 # Relative in the specification; the largest values are about 1e5.
 RATES = 1e-7
@@ -49,6 +51,29 @@ def one_sde(fixture: Fixture, name: str) -> dict[str, ArrayLike]:
     return ours
 
 
+def score_forward(fixture: Fixture) -> Outputs:
+    model, variables = build_network(fixture)
+    x, labels = (jnp.asarray(fixture[n], float) for n in ("in_x", "in_labels"))
+    return {
+        "out_eps": model.apply(variables, x, labels / LABEL_SCALE),
+        "out_temb": sinusoid(labels, model.embedding),
+    }
+
+
+def gfpose_forward(fixture: Fixture) -> Outputs:
+    model, variables = build_network(fixture, conditional=True)
+    names = ("in_x", "in_labels", "in_condition", "in_mask")
+    x, labels, cond, mask = (jnp.asarray(fixture[n], float) for n in names)
+    t = labels / LABEL_SCALE
+    return {
+        "out_eps": model.apply(variables, x, t, cond=cond, mask=mask),
+        "out_eps_nomask": model.apply(variables, x, t, cond=cond),
+        "out_part_mask": part_masks(fixture.config["parts"]),
+    }
+
+
 CHECKS: dict[str, Check] = {
     "sde": Check(sde, RATES),
+    "score_forward": Check(score_forward, CHAIN),
+    "gfpose_cond_forward": Check(gfpose_forward, CHAIN),
 }

@@ -5,7 +5,10 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from posediff_jax.denoisers.score_mlp import ScoreMLP
+from posediff_jax.interop import load_score_mlp
 from posediff_jax.process.sdes import SDES, VE, VP
+from tests.parity_checks.fixture import Fixture, widen
 
 Outputs = Mapping[str, ArrayLike]
 
@@ -15,3 +18,27 @@ def build_sde(config: Mapping[str, Any], name: str = "subvp", *, horizon: float 
     fields = ("beta_min", "beta_max") if name != "ve" else ("sigma_min", "sigma_max")
     values = {f: config[f] for f in fields if f in config}
     return SDES[name](**values, num_steps=config.get("N", 1000), horizon=horizon)
+
+
+def build_network(
+    fixture: Fixture, *, conditional: bool = False, dropout: float = 0.0
+) -> tuple[ScoreMLP, dict[str, Any]]:
+    """The score network that `config` describes, and its imported weights in float64."""
+    config = fixture.config
+    fixed = {
+        **{"arch": "ScoreModelFC_Adv", "joint_dim": 3, "embedding_type": "positional"},
+        **{"scale_by_sigma": False, "group_norm_eps": 1e-5, "activation": "silu"},
+    }
+    clashes = {n: config[n] for n, v in fixed.items() if n in config and config[n] != v}
+    if clashes:
+        raise ValueError(f"config: the model has {fixed}, the fixture asks for {clashes}")
+    model = ScoreMLP(
+        config["n_joints"],
+        width=config["hidden_dim"],
+        embedding=config["embed_dim"],
+        num_blocks=config["n_blocks"],
+        groups=config.get("group_norm_groups", 32),
+        dropout=dropout,
+        conditional=conditional,
+    )
+    return model, widen(load_score_mlp(fixture.weights(), model))

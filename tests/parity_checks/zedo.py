@@ -1,5 +1,7 @@
 """Parity with the released ZeDO code, and with the score network of GFPose."""
 
+import itertools
+
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
@@ -10,7 +12,9 @@ from posediff_jax.process.sdes import (
     prior_log_density,
     reverse_drift,
     reverse_step,
+    score_from_noise,
 )
+from posediff_jax.samplers.continuous import STEPS
 from tests.parity_checks.fixture import CHAIN, Check, Fixture
 from tests.parity_checks.zedo_common import Outputs, build_network, build_sde
 
@@ -72,8 +76,28 @@ def gfpose_forward(fixture: Fixture) -> Outputs:
     }
 
 
+def predictor_step(fixture: Fixture) -> Outputs:
+    model, variables = build_network(fixture)
+    x, times, z = (jnp.asarray(fixture[f"in_{n}"], float) for n in ("x", "t", "z"))
+    eps = [model.apply(variables, x, t) for t in times]
+    steps = {name if name != "ancestral" else "ancestral_sampling": s for name, s in STEPS.items()}
+    ours: dict[str, ArrayLike] = {}
+    for name, kind, noisy in itertools.product(steps, ("subvp", "vp"), (True, False)):
+        output = f"out_{name}_{kind}sde_{'sde' if noisy else 'pf'}"
+        if f"{output}_x" not in fixture.outputs:
+            continue
+        process = build_sde(fixture.config, kind)
+        results = [
+            steps[name](process, x, t, score_from_noise(process, t, e), noise if noisy else None)
+            for t, e, noise in zip(times, eps, z, strict=True)
+        ]
+        ours[f"{output}_x"], ours[f"{output}_xmean"] = map(jnp.stack, zip(*results, strict=True))
+    return ours
+
+
 CHECKS: dict[str, Check] = {
     "sde": Check(sde, RATES),
     "score_forward": Check(score_forward, CHAIN),
+    "predictor_step": Check(predictor_step),
     "gfpose_cond_forward": Check(gfpose_forward, CHAIN),
 }

@@ -1,6 +1,7 @@
 """Parity with the released ZeDO code, and with the score network of GFPose."""
 
 import itertools
+from typing import Any
 
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
@@ -15,8 +16,14 @@ from posediff_jax.process.sdes import (
     score_from_noise,
 )
 from posediff_jax.samplers.continuous import STEPS
+from posediff_jax.samplers.ray_geometry import (
+    clamp_confidence,
+    snap_to_rays,
+    solve_translation,
+    unit_rays,
+)
 from tests.parity_checks.fixture import CHAIN, Check, Fixture
-from tests.parity_checks.zedo_common import Outputs, build_network, build_sde
+from tests.parity_checks.zedo_common import Outputs, build_network, build_sde, rays_of
 
 # Relative in the specification; the largest values are about 1e5.
 RATES = 1e-7
@@ -95,9 +102,32 @@ def predictor_step(fixture: Fixture) -> Outputs:
     return ours
 
 
+def geometry(fixture: Fixture) -> Outputs:
+    names = ("in_pose", "in_T", "in_conf", "in_pose_exact")
+    pose, given, confidence, exact = (jnp.asarray(fixture[n], float) for n in names)
+    _, rays = rays_of(fixture["in_K"], fixture["in_keypoints2d"])
+    _, exact_rays = rays_of(fixture["in_K"], fixture["in_keypoints2d_exact"])
+    weighted = solve_translation(rays, pose, confidence=confidence)
+    plain = solve_translation(rays, pose)
+
+    def displacement(translation: Any) -> Any:
+        return snap_to_rays(unit_rays(rays), pose, translation) - pose
+
+    return {
+        "out_delta_givenT": displacement(given[:, 0]),
+        "out_delta_solved": displacement(weighted),
+        "out_delta_noconf": displacement(plain),
+        "out_T_conf": weighted[:, None],
+        "out_T_noconf": plain[:, None],
+        "out_T_exact": solve_translation(exact_rays, exact)[:, None],
+        "out_conf_after": clamp_confidence(confidence),
+    }
+
+
 CHECKS: dict[str, Check] = {
     "sde": Check(sde, RATES),
     "score_forward": Check(score_forward, CHAIN),
     "predictor_step": Check(predictor_step),
+    "geometry": Check(geometry, 1e-7),
     "gfpose_cond_forward": Check(gfpose_forward, CHAIN),
 }

@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from numpy.typing import ArrayLike
 
+from posediff_jax.calibration import camera_from_matrix
+from posediff_jax.camera import rays
 from posediff_jax.denoisers.score_mlp import ScoreMLP
 from posediff_jax.interop import load_score_mlp
 from posediff_jax.process.sdes import SDES, VE, VP
@@ -42,3 +46,9 @@ def build_network(
         conditional=conditional,
     )
     return model, widen(load_score_mlp(fixture.weights(), model))
+
+
+def rays_of(K: ArrayLike, keypoints: ArrayLike) -> Any:
+    """Viewing rays in float64."""
+    camera = camera_from_matrix(np.asarray(K, np.float64), (1000, 1000))
+    return camera, rays(camera, jnp.asarray(keypoints, float))

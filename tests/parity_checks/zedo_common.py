@@ -1,8 +1,10 @@
 """What the checks of ZeDO share: the process and network that a config describes."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +14,7 @@ from posediff_jax.camera import rays
 from posediff_jax.denoisers.score_mlp import ScoreMLP
 from posediff_jax.interop import load_score_mlp
 from posediff_jax.process.sdes import SDES, VE, VP
+from posediff_jax.samplers.zero_shot import InitialFit, fit_initial_pose
 from tests.parity_checks.fixture import Fixture, widen
 
 Outputs = Mapping[str, ArrayLike]
@@ -52,3 +55,20 @@ def rays_of(K: ArrayLike, keypoints: ArrayLike) -> Any:
     """Viewing rays in float64."""
     camera = camera_from_matrix(np.asarray(K, np.float64), (1000, 1000))
     return camera, rays(camera, jnp.asarray(keypoints, float))
+
+
+def fit_of(fixture: Fixture, options: Mapping[str, Any]) -> InitialFit:
+    """The initial fit that a section of `config` describes, with the mean over the batch."""
+    pose, keypoints = (jnp.asarray(fixture[f"in_{n}"], float) for n in ("init_pose", "keypoints2d"))
+    camera, _ = rays_of(fixture["in_K"], fixture["in_keypoints2d"])
+    fit = partial(
+        fit_initial_pose,
+        joints=options["keys"],
+        axes=options["axes"],
+        depth=options["IPO_T"],
+        bounds=(options["minS"], options["maxS"]),
+        num_iterations=options["iterations"],
+        learning_rate=options["lr"],
+        eps=1e-8 * len(pose),
+    )
+    return jax.jit(fit)(pose, keypoints, camera)

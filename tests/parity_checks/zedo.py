@@ -25,7 +25,16 @@ from posediff_jax.samplers.ray_geometry import (
     unit_rays,
 )
 from tests.parity_checks.fixture import CHAIN, Check, Fixture
-from tests.parity_checks.zedo_common import Outputs, build_network, build_sde, fit_of, rays_of
+from tests.parity_checks.zedo_common import (
+    Outputs,
+    build_network,
+    build_sde,
+    fit_of,
+    loop_start,
+    loop_steps,
+    rays_of,
+    run_loop,
+)
 
 # Relative in the specification; the largest values are about 1e5.
 RATES = 1e-7
@@ -162,6 +171,37 @@ def long_fit(fixture: Fixture) -> Outputs:
     return ours
 
 
+def loop(fixture: Fixture) -> Outputs:
+    model, variables = build_network(fixture)
+    steps = loop_steps(fixture)
+    labels = LABEL_SCALE * steps.time
+    features = model.apply(variables, labels, method="embed_time")
+
+    def estimate(x: Any, feature: Any) -> Any:
+        return model.apply(variables, x, feature, method="denoise")
+
+    start, ours = loop_start(fixture)
+    ours |= run_loop(fixture, estimate, start, steps, features=features)
+    if "in_z" in fixture.arrays:
+        noise = jnp.asarray(fixture["in_z"])
+        noisy = run_loop(fixture, estimate, start, steps, features=features, noise=noise)
+        ours |= {"out_x_noisy": noisy["out_x"], "out_T_noisy": noisy["out_T"]}
+    return ours
+
+
+def gauss_loop(fixture: Fixture) -> Outputs:
+    """The prior is N(mu, sig0^2), whose noise estimate is known."""
+    process = build_sde(fixture.config)
+    mu, prior_std = jnp.asarray(fixture["in_mu"], float), fixture.config["sig0"]
+
+    def estimate(x: Any, t: Any) -> Any:
+        signal, std = process.rates(t)
+        return std * (x - signal * mu) / ((signal * prior_std) ** 2 + std**2)
+
+    start, _ = loop_start(fixture)
+    return run_loop(fixture, estimate, start, loop_steps(fixture))
+
+
 CHECKS: dict[str, Check] = {
     "sde": Check(sde, RATES),
     "score_forward": Check(score_forward, CHAIN),
@@ -169,5 +209,8 @@ CHECKS: dict[str, Check] = {
     "geometry": Check(geometry, 1e-7),
     "ipo": Check(initial_fit, CHAIN),
     "ipo_500": Check(long_fit, 0.2),
+    "loop": Check(loop, 1e-7),
+    "loop_gauss": Check(gauss_loop, 1e-7),
+    "pipeline_ipo": Check(loop, CHAIN),
     "gfpose_cond_forward": Check(gfpose_forward, CHAIN),
 }

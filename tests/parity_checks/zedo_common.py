@@ -14,7 +14,13 @@ from posediff_jax.camera import rays
 from posediff_jax.denoisers.score_mlp import ScoreMLP
 from posediff_jax.interop import load_score_mlp
 from posediff_jax.process.sdes import SDES, VE, VP
-from posediff_jax.samplers.zero_shot import InitialFit, fit_initial_pose
+from posediff_jax.samplers.zero_shot import (
+    InitialFit,
+    LoopSteps,
+    fit_initial_pose,
+    optimise_poses,
+    score_steps,
+)
 from tests.parity_checks.fixture import Fixture, widen
 
 Outputs = Mapping[str, ArrayLike]
@@ -72,3 +78,46 @@ def fit_of(fixture: Fixture, options: Mapping[str, Any]) -> InitialFit:
         eps=1e-8 * len(pose),
     )
     return jax.jit(fit)(pose, keypoints, camera)
+
+
+def loop_steps(fixture: Fixture) -> LoopSteps:
+    """The denoising of the released loop that `config` describes."""
+    config = fixture.config
+    return score_steps(
+        build_sde(config, horizon=config["T"]),
+        num_iterations=config["iterations"],
+        t_range=(config["T"], config["sampling_eps"]),
+    )
+
+
+def loop_start(fixture: Fixture) -> tuple[tuple[Any, Any], dict[str, Any]]:
+    """The loop's first pose and translation, given or fitted, and what the fit gave."""
+    options = fixture.config.get("ipo")
+    if not options:
+        return (jnp.asarray(fixture["in_P0"]), jnp.asarray(fixture["in_T0"])[:, 0]), {}
+    fit = fit_of(fixture, options)
+    outputs = {"out_ipo_P0": fit.pose, "out_ipo_T": fit.translation[:, None]}
+    return (fit.pose, fit.translation), outputs
+
+
+def run_loop(
+    fixture: Fixture, estimate: Any, start: tuple[Any, Any], steps: LoopSteps, **options: Any
+) -> dict[str, Any]:
+    """The outputs of the loop, the states on the way included."""
+    _, rays = rays_of(fixture["in_K"], fixture["in_keypoints2d"])
+    run = partial(
+        optimise_poses,
+        estimate,
+        steps=steps,
+        confidence=jnp.asarray(fixture["in_conf"], float),
+        warmup=fixture.config["warmup"],
+        return_trajectory=True,
+        **options,
+    )
+    result = jax.jit(run)(*start, rays)
+    ours = {"out_x": result.pose, "out_T": result.translation[:, None]}
+    for i in range(fixture.config["iterations"]):
+        way = jax.tree.map(lambda leaf, i=i: leaf[i], result.trajectory)
+        states = {"x_projected": way.projected, "x": way.pose, "T": way.translation[:, None]}
+        ours |= {f"out_mid{i}_{name}": state for name, state in states.items()}
+    return ours

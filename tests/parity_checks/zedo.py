@@ -35,6 +35,7 @@ from tests.parity_checks.zedo_common import (
     rays_of,
     run_loop,
 )
+from tests.parity_checks.zedo_training import augment, score_loss, train_steps
 
 # Relative in the specification; the largest values are about 1e5.
 RATES = 1e-7
@@ -212,5 +213,8 @@ CHECKS: dict[str, Check] = {
     "loop": Check(loop, 1e-7),
     "loop_gauss": Check(gauss_loop, 1e-7),
     "pipeline_ipo": Check(loop, CHAIN),
+    "score_loss": Check(score_loss, CHAIN),
+    "train_steps": Check(train_steps, CHAIN),
+    "augment": Check(augment),
     "gfpose_cond_forward": Check(gfpose_forward, CHAIN),
 }

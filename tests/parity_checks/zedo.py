@@ -35,6 +35,7 @@ from tests.parity_checks.zedo_common import (
     rays_of,
     run_loop,
 )
+from tests.parity_checks.zedo_metrics import metrics
 from tests.parity_checks.zedo_training import augment, score_loss, train_steps
 
 # Relative in the specification; the largest values are about 1e5.
@@ -216,5 +217,6 @@ CHECKS: dict[str, Check] = {
     "score_loss": Check(score_loss, CHAIN),
     "train_steps": Check(train_steps, CHAIN),
     "augment": Check(augment),
+    "metrics": Check(metrics),
     "gfpose_cond_forward": Check(gfpose_forward, CHAIN),
 }

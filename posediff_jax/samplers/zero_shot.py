@@ -135,7 +135,7 @@ def fit_initial_pose(
     (fitted, _), curve = jax.lax.scan(step, (first, adam.init(first)), length=num_iterations)
     turned, translation = place(fitted, pose)
     errors = objective(fitted)
-    # A keypoint that is missing may leave the parameters finite: its gradient is of no sign.
+    # The objective tells: it is NaN wherever a keypoint that counts is, or the ray of the root.
     bad = ~jnp.isfinite(errors)
     return InitialFit(
         pose=jnp.where(bad[..., None, None], jnp.nan, turned),

@@ -11,11 +11,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tests.parity_checks import diffupose
+from tests.parity_checks import diffupose, zedo
 from tests.parity_checks.fixture import Check, Fixture, Line, judge, read_fixture
 
 GOLDEN = Path(__file__).parent / "golden"
-SYSTEMS: dict[str, Mapping[str, Check]] = {"diffupose": diffupose.CHECKS}
+SYSTEMS: dict[str, Mapping[str, Check]] = {"diffupose": diffupose.CHECKS, "zedo": zedo.CHECKS}
 
 
 def find_check(fixture: Fixture) -> Check:

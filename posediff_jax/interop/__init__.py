@@ -4,3 +4,5 @@ from posediff_jax.interop.diffupose import dump_diffupose as dump_diffupose
 from posediff_jax.interop.diffupose import dump_modgcn as dump_modgcn
 from posediff_jax.interop.diffupose import load_diffupose as load_diffupose
 from posediff_jax.interop.diffupose import load_modgcn as load_modgcn
+from posediff_jax.interop.zedo import dump_score_mlp as dump_score_mlp
+from posediff_jax.interop.zedo import load_score_mlp as load_score_mlp

@@ -1,0 +1,391 @@
+"""ZeDO's two scans against known poses, hand-written loops and exact priors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from posediff_jax.calibration import make_camera
+from posediff_jax.camera import project
+from posediff_jax.denoisers.score_mlp import LABEL_SCALE, ScoreMLP
+from posediff_jax.geometry import quaternion_to_matrix, rotation_about_axis
+from posediff_jax.process.schedules import linear_schedule, posterior_mean, x0_from_eps
+from posediff_jax.process.sdes import VP, SubVP
+from posediff_jax.samplers.ray_geometry import solve_translation
+from posediff_jax.samplers.zero_shot import (
+    discrete_steps,
+    fit_initial_pose,
+    optimise_poses,
+    score_steps,
+)
+
+RNG = np.random.default_rng(0)
+CAMERA = make_camera([1100.0, 1150.0], [500.0, 480.0], [1000, 1000])
+HIPS = (0, 1, 4)
+
+
+def random_poses(count):
+    """Poses of a person's size, root at the origin, no mirror images of themselves."""
+    poses = RNG.normal(size=(count, 17, 3)) * [0.25, 0.45, 0.2]
+    return (poses - poses[:, :1]).astype(np.float32)
+
+
+class TestInitialFit:
+    angles = np.array([0.4, -0.7, 0.1], np.float32)
+    anchors = random_poses(3)
+    truth = np.array([[0.3, -0.2, 4.0], [-0.5, 0.1, 3.0], [0.1, 0.4, 5.0]], np.float32)
+
+    def scene(self, axis="z"):
+        R = rotation_about_axis(axis, self.angles)
+        turned = jnp.einsum("bij,bkj->bki", R, self.anchors)
+        return turned, project(CAMERA, turned + self.truth[:, None])
+
+    def fit(self, keypoints, **options):
+        options = {"num_iterations": 150, "learning_rate": 0.05} | options
+        return jax.jit(lambda k: fit_initial_pose(self.anchors, k, CAMERA, **options))(keypoints)
+
+    @pytest.mark.parametrize("axis", ["z", "y"])
+    def test_recovers_turn_and_distance(self, axis):
+        turned, keypoints = self.scene(axis)
+        fit = self.fit(keypoints, axes=axis, num_iterations=400)
+        np.testing.assert_allclose(fit.pose, turned, atol=0.06)
+        np.testing.assert_allclose(fit.translation, self.truth, atol=0.3)
+        assert (fit.objective < fit.curve[:, 0] / 5).all()
+
+    def test_says_what_it_did(self):
+        """Pose, translation, objective and scale belong together."""
+        _, keypoints = self.scene()
+        fit = self.fit(keypoints, joints=HIPS, bounds=(0.9, 1.1), num_iterations=30)
+        R = quaternion_to_matrix(fit.quaternion)
+        np.testing.assert_allclose(fit.pose, jnp.einsum("bij,bkj->bki", R, self.anchors), atol=1e-6)
+        distance = jnp.linalg.norm(fit.translation, axis=-1)
+        np.testing.assert_allclose(distance, 3 * jnp.clip(fit.scale, 0.9, 1.1), rtol=1e-5)
+        found = project(CAMERA, fit.pose + fit.translation[:, None])
+        error = jnp.abs(found - keypoints)[:, np.array(HIPS)].mean(axis=(1, 2))
+        np.testing.assert_allclose(fit.objective, error, rtol=1e-4)
+        assert fit.curve.shape == (3, 30)
+
+    def test_the_root_stays_on_its_ray(self):
+        _, keypoints = self.scene()
+        fit = self.fit(keypoints, num_iterations=20)
+        np.testing.assert_allclose(project(CAMERA, fit.translation), keypoints[:, 0], atol=1e-2)
+
+    def test_unnamed_axes_do_not_turn(self):
+        _, keypoints = self.scene()
+        quaternion = self.fit(keypoints, axes="y", num_iterations=20).quaternion
+        np.testing.assert_array_equal(quaternion[:, np.array([1, 3])], 0)
+        assert (jnp.abs(quaternion[:, 2]) > 0.01).all()
+
+    def test_items_are_fitted_alone(self):
+        _, keypoints = self.scene()
+        together = self.fit(keypoints, num_iterations=10)
+        options = {"num_iterations": 10, "learning_rate": 0.05}
+        fit = jax.jit(lambda a, k: fit_initial_pose(a, k, CAMERA, **options))
+        alone = [fit(a, k) for a, k in zip(self.anchors, keypoints, strict=True)]
+        for field, value in together._asdict().items():
+            stacked = jnp.stack([getattr(one, field) for one in alone])
+            np.testing.assert_allclose(stacked, value, rtol=1e-4, atol=1e-4)
+
+    def test_anchors_are_an_axis_of_hypotheses(self):
+        _, keypoints = self.scene()
+        fan = fit_initial_pose(self.anchors, keypoints[:, None], CAMERA, num_iterations=10)
+        assert fan.pose.shape == (3, 3, 17, 3)
+        one = fit_initial_pose(self.anchors[1], keypoints, CAMERA, num_iterations=10)
+        np.testing.assert_allclose(fan.pose[:, 1], one.pose, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("joint", [0, 4])
+    def test_a_missing_keypoint_flags_its_item_alone(self, joint):
+        _, keypoints = self.scene()
+        broken = np.array(keypoints)
+        broken[1, joint] = np.nan
+        fit, whole = (self.fit(k, joints=HIPS, num_iterations=10) for k in (broken, keypoints))
+        assert np.isnan(fit.pose[1]).all()
+        assert np.isnan(fit.translation[1]).all()
+        np.testing.assert_array_equal(fit.pose[::2], whole.pose[::2])
+
+    def test_a_missing_keypoint_that_does_not_count_changes_nothing(self):
+        _, keypoints = self.scene()
+        broken = np.array(keypoints)
+        broken[:, 10] = np.nan
+        fit, whole = (self.fit(k, joints=HIPS, num_iterations=10) for k in (broken, keypoints))
+        np.testing.assert_array_equal(fit.pose, whole.pose)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"axes": "w"}, "axes: expected some of 'xyz', got 'w'"),
+            ({"joints": (0,)}, "joints: expected at least one beside the root 0"),
+            ({"joints": (1, 17)}, "joints, root: expected indices 0 to 16"),
+            ({"depth": 0.0}, "depth: expected a distance above 0 m"),
+            ({"bounds": (2.0, 0.5)}, "bounds: expected 0 <= low < high"),
+            ({"num_iterations": 0}, "num_iterations: expected at least 1"),
+        ],
+    )
+    def test_bad_options_are_named(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            fit_initial_pose(self.anchors, self.scene()[1], CAMERA, **options)
+
+    def test_bad_shapes_are_named(self):
+        with pytest.raises(ValueError, match="pose, keypoints: expected"):
+            fit_initial_pose(self.anchors[:, :16], self.scene()[1], CAMERA)
+
+
+MEAN, STD = random_poses(1)[0], 0.1  # of the Gaussian that stands for the prior
+TRUTH = np.array([[0.3, -0.2, 4.0], [-0.5, 0.1, 3.0], [0.1, 0.4, 5.0]], np.float32)
+
+
+def gaussian_noise(x, t):
+    """E[z | x_t] under N(MEAN, STD^2)."""
+    signal, std = SubVP().rates(t)
+    return std * (x - signal * MEAN) / ((signal * STD) ** 2 + std**2)
+
+
+def rays_to(pose, translation):
+    points = pose + translation[:, None]
+    return points / points[..., 2:]
+
+
+class LoopScene:
+    truth = MEAN + 0.05 * RNG.normal(size=(3, 17, 3)).astype(np.float32)
+    rays = rays_to(truth, TRUTH)
+    start = random_poses(3) * 0.3 + MEAN
+    T0 = TRUTH + np.float32(0.2)
+    confidence = RNG.uniform(0.2, 1, (3, 17)).astype(np.float32)
+
+    def run(self, n=20, start=None, T0=None, rays=None, **options):
+        start, T0 = self.start if start is None else start, self.T0 if T0 is None else T0
+        rays = self.rays if rays is None else rays
+        options = {"steps": score_steps(num_iterations=n)} | options
+        return jax.jit(lambda x, T, r: optimise_poses(gaussian_noise, x, T, r, **options))(
+            start, T0, rays
+        )
+
+
+class TestLoop(LoopScene):
+    def test_is_the_written_loop(self):
+        """Against the published steps, one by one in float64 NumPy."""
+        n, (x, T) = 10, (np.float64(self.start), np.float64(self.T0))
+        rays, c = np.float64(self.rays), np.float64(self.confidence)
+        unit = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+        for i, t in enumerate(np.linspace(0.1, 0.01, n)):
+            if i >= n // 5:
+                with jax.enable_x64(True):
+                    T = np.asarray(solve_translation(rays, x, confidence=c))
+            world = x + T[:, None]
+            x = (world * unit).sum(-1, keepdims=True) * unit - T[:, None]
+            beta, signal = 0.1 + 19.9 * t, np.exp(-(t**2) * 19.9 / 4 - t * 0.1 / 2)
+            std, g2 = 1 - signal**2, beta * (1 - signal**4)
+            eps = std * (x - signal * MEAN) / ((signal * STD) ** 2 + std**2)
+            x = x * (1 + beta / 2000) - g2 / (1000 * std) * eps
+        with jax.enable_x64(True):
+            ours = self.run(n, np.float64(self.start), self.T0, rays, confidence=c)
+        np.testing.assert_allclose(ours.pose, x, atol=1e-6)
+        np.testing.assert_allclose(ours.translation, T, atol=1e-6)
+
+    def test_finds_the_pose_between_prior_and_rays(self):
+        before = np.linalg.norm(self.start - self.truth, axis=-1).mean()
+        result = self.run(1000)
+        after = jnp.linalg.norm(result.pose - self.truth, axis=-1).mean()
+        assert after < before / 2
+        # The drift of the reverse process makes poses larger, and so puts them further away.
+        np.testing.assert_allclose(result.translation, TRUTH, atol=0.2, rtol=0.2)
+        few = self.run(steps=score_steps(num_iterations=200, rescale_dt=True))
+        np.testing.assert_allclose(few.pose, result.pose, atol=2e-3)
+
+    def test_pipeline_is_deterministic_and_starts_matter(self):
+        np.testing.assert_array_equal(self.run().pose, self.run().pose)
+        other = self.run(start=self.start + 0.05).pose
+        assert jnp.abs(other - self.run().pose).max() > 1e-3
+
+    def test_hypotheses_are_an_axis(self):
+        """(B, H, J, 3) with rays (B, 1, J, 3): each as if alone."""
+        starts = np.stack([self.start, self.start[::-1]], axis=1)
+        T0 = np.repeat(self.T0[:, None], 2, axis=1)
+        c = self.confidence
+        fan = self.run(start=starts, T0=T0, rays=self.rays[:, None], confidence=c[:, None])
+        for h in range(2):
+            one = self.run(start=starts[:, h], confidence=c)
+            np.testing.assert_allclose(fan.pose[:, h], one.pose, atol=1e-4)
+            np.testing.assert_allclose(fan.translation[:, h], one.translation, atol=1e-3)
+
+    def test_chunks_and_vmap_change_nothing(self):
+        together = self.run()
+        alone = [
+            self.run(start=s, T0=T, rays=r)
+            for s, T, r in zip(
+                self.start[:, None], self.T0[:, None], self.rays[:, None], strict=True
+            )
+        ]
+        np.testing.assert_allclose(
+            jnp.concatenate([one.pose for one in alone]), together.pose, atol=1e-4
+        )
+        steps = score_steps(num_iterations=20)
+        mapped = jax.vmap(
+            lambda x, T, r: optimise_poses(gaussian_noise, x, T, r, steps=steps).pose
+        )(self.start, self.T0, self.rays)
+        np.testing.assert_allclose(mapped, together.pose, atol=1e-4)
+
+    def test_trajectory(self):
+        result = self.run(10, return_trajectory=True)
+        way = result.trajectory
+        assert way.pose.shape == (10, 3, 17, 3)
+        np.testing.assert_array_equal(way.pose[-1], result.pose)
+        np.testing.assert_array_equal(way.translation[:2], jnp.stack([self.T0] * 2))
+        np.testing.assert_allclose(
+            way.translation[5], solve_translation(self.rays, way.pose[4]), atol=1e-4
+        )
+        projected = way.projected + way.translation[:, :, None]
+        np.testing.assert_allclose(
+            projected / projected[..., 2:], jnp.broadcast_to(self.rays, projected.shape), atol=1e-5
+        )
+        assert self.run(10).trajectory is None
+
+    def test_warmup(self):
+        np.testing.assert_array_equal(self.run(10, warmup=10).translation, self.T0)
+        default, named = self.run(10), self.run(10, warmup=2)
+        np.testing.assert_array_equal(default.pose, named.pose)
+        first = self.run(10, warmup=0, return_trajectory=True).trajectory.translation[0]
+        np.testing.assert_allclose(first, solve_translation(self.rays, self.start), atol=1e-4)
+
+    def test_noise(self):
+        z = RNG.normal(size=(20, 3, 17, 3)).astype(np.float32)
+        quiet, noisy = self.run(), self.run(noise=z)
+        assert jnp.abs(noisy.pose - quiet.pose).max() > 1e-3
+        np.testing.assert_array_equal(self.run(noise=0 * z).pose, quiet.pose)
+        one, two = (self.run(noise_key=jax.random.key(seed)).pose for seed in (0, 1))
+        assert jnp.abs(one - two).max() > 1e-3
+
+    def test_time_is_embedded_outside_the_loop(self):
+        """The scan's body holds the products of pose layers only: one per layer and the output."""
+        model = ScoreMLP(17, width=32, embedding=8, num_blocks=2, groups=4)
+        variables = model.init(jax.random.key(0), self.start, jnp.zeros(3))
+        steps = score_steps(num_iterations=20)
+
+        def run(x, T, rays):
+            features = model.apply(variables, LABEL_SCALE * steps.time, method="embed_time")
+            return optimise_poses(
+                lambda pose, shift: model.apply(variables, pose, shift, method="denoise"),
+                *(x, T, rays),
+                steps=steps,
+                features=features,
+            ).pose
+
+        jaxpr = jax.make_jaxpr(run)(self.start, self.T0, self.rays)
+        (scan,) = [e for e in jaxpr.jaxpr.eqns if e.primitive.name == "scan"]
+        assert str(scan.params["jaxpr"]).count("dot_general[") == 6
+
+        def told(pose, t):
+            return model.apply(variables, pose, t)
+
+        slow = optimise_poses(told, self.start, self.T0, self.rays, steps=steps).pose
+        np.testing.assert_allclose(run(self.start, self.T0, self.rays), slow, atol=1e-4)
+
+    def test_gradients_flow(self):
+        steps = score_steps(num_iterations=5)
+
+        def loss(x):
+            return jnp.sum(optimise_poses(gaussian_noise, x, self.T0, self.rays, steps=steps).pose)
+
+        gradient = jax.grad(loss)(jnp.asarray(self.start))
+        assert np.isfinite(gradient).all()
+        assert jnp.abs(gradient).max() > 0
+
+
+class TestLoopBadInput(LoopScene):
+    """Items that cannot be solved are flagged, and the others are as without them."""
+
+    @pytest.mark.parametrize("case", ["all missing", "one joint", "coincident", "all NaN"])
+    def test_a_hopeless_frame_is_flagged_alone(self, case):
+        c, rays = self.confidence.copy(), self.rays.copy()
+        if case == "coincident":
+            rays[1] = [0.1, 0.2, 1.0]
+        elif case == "all NaN":
+            rays[1] = np.nan
+        else:
+            c[1] = 0
+            c[1, 3] = float(case == "one joint")
+        result, whole = self.run(rays=rays, confidence=c), self.run(confidence=self.confidence)
+        assert np.isnan(result.pose[1]).all()
+        assert np.isnan(result.translation[1]).all()
+        np.testing.assert_array_equal(result.pose[::2], whole.pose[::2])
+
+    def test_a_missing_joint_moves_by_the_prior(self):
+        rays = self.rays.copy()
+        rays[1, 13] = np.nan
+        result = self.run(rays=rays)
+        assert np.isfinite(result.pose).all()
+        np.testing.assert_allclose(result.pose[1, :13], self.run().pose[1, :13], atol=0.02)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"T0": np.ones((3, 1, 3), np.float32)}, r"translation: expected shape \(3, 3\)"),
+            ({"rays": np.ones((3, 16, 3), np.float32)}, "camera_rays, pose: expected the same"),
+            ({"confidence": np.ones((3, 16))}, "weights: expected"),
+            ({"warmup": -1}, "warmup: expected 0 to 20 iterations, got -1"),
+            ({"noise": np.ones((3, 3, 17, 3))}, r"noise: expected shape \(20, 3, 17, 3\)"),
+            (
+                {"noise": np.ones((20, 3, 17, 3)), "noise_key": jax.random.key(0)},
+                "noise, noise_key: expected at most one",
+            ),
+        ],
+    )
+    def test_bad_arguments_are_named(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            self.run(**options)
+
+
+class TestSteps:
+    def test_published_coefficients(self):
+        with jax.enable_x64(True):
+            n = 10
+            steps = score_steps(num_iterations=n)
+            np.testing.assert_allclose(steps.estimate[:: n - 1], [0.003963, 0.00059740], rtol=1e-4)
+            for n, total in ((1000, 2.325), (100, 0.2324), (20, 0.0464)):
+                estimate = score_steps(num_iterations=n).estimate
+                np.testing.assert_allclose(estimate.sum(), total, rtol=2e-3)
+            np.testing.assert_allclose(jnp.prod(score_steps().state), 1.817, rtol=5e-4)
+
+    def test_rescaled_steps_denoise_as_much(self):
+        few = score_steps(num_iterations=200, rescale_dt=True)
+        np.testing.assert_allclose(few.estimate.sum(), score_steps().estimate.sum(), rtol=1e-3)
+        np.testing.assert_allclose(jnp.prod(few.state), jnp.prod(score_steps().state), rtol=2e-3)
+
+    def test_factor_of_the_score(self):
+        half, full = (score_steps(VP(), score_factor=f) for f in (0.5, 1.0))
+        np.testing.assert_allclose(2 * half.estimate, full.estimate)
+        np.testing.assert_array_equal(half.state, full.state)
+
+    @pytest.mark.parametrize("eta", [0.0, 1.0])
+    def test_discrete_steps_are_ddim_and_ddpm(self, eta):
+        schedule = linear_schedule(1000, dtype=np.float64)
+        with jax.enable_x64(True):
+            steps = discrete_steps(schedule, num_iterations=25, eta=eta)
+            x, eps = jnp.asarray(RNG.normal(size=(2, 25, 4)))
+            x0 = x0_from_eps(schedule, x, steps.time, eps)
+            ours = steps.state[:, None] * x - steps.estimate[:, None] * eps
+            after = schedule.alphas_cumprod[np.asarray(steps.time) - 1][:, None]
+            if eta:
+                expected = posterior_mean(schedule, x0, x, steps.time)
+                sigma = np.sqrt(schedule.posterior_variance[np.asarray(steps.time)])
+                np.testing.assert_allclose(steps.noise, sigma, rtol=1e-9)
+            else:
+                expected = np.sqrt(after) * x0 + np.sqrt(1 - after) * eps
+                np.testing.assert_array_equal(steps.noise, 0)
+            np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-12)
+        assert steps.time[0] == 99
+        assert steps.time[-1] == 1
+
+    @pytest.mark.parametrize(
+        ("build", "message"),
+        [
+            (lambda: score_steps(num_iterations=0), "num_iterations: expected at least 1"),
+            (lambda: score_steps(t_range=(0.1, 0.0)), "t_range: expected two times"),
+            (lambda: discrete_steps(linear_schedule(100), num_iterations=0), "num_iterations"),
+            (lambda: discrete_steps(linear_schedule(100), share=0.01), "share: expected at most 1"),
+            (lambda: discrete_steps(linear_schedule(100), eta=2.0), r"eta: expected a value in"),
+        ],
+    )
+    def test_bad_options_are_named(self, build, message):
+        with pytest.raises(ValueError, match=message):
+            build()

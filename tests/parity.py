@@ -11,11 +11,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tests.parity_checks import diffupose
+from tests.parity_checks import ddhpose, diffupose
 from tests.parity_checks.fixture import Check, Fixture, Line, judge, read_fixture
 
 GOLDEN = Path(__file__).parent / "golden"
-SYSTEMS: dict[str, Mapping[str, Check]] = {"diffupose": diffupose.CHECKS}
+SYSTEMS: dict[str, Mapping[str, Check]] = {
+    "diffupose": diffupose.CHECKS,
+    "ddhpose": ddhpose.CHECKS,
+}
 
 
 def find_check(fixture: Fixture) -> Check:
@@ -46,7 +49,7 @@ def check_file(path: Path) -> list[Line]:
     # Whatever goes wrong with one file, the others are still to be checked.
     except Exception as error:
         return [Line(path.name, "-", "MISS", note=f"{type(error).__name__}: {error}")]
-    return [judge(fixture, name, ours.get(name), check.tolerance) for name in fixture.outputs]
+    return [judge(fixture, name, ours.get(name), check.limit(name)) for name in fixture.outputs]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from posediff_jax.denoisers.hierarchy import ChildLayout, Walk, arrange_children, child_means
 from posediff_jax.denoisers.layers import Dense, torch_kernel_init, uniform_init
 from posediff_jax.denoisers.transformer import HEAD_EPSILON, Block, drop_path_rates, layer_norm
 from posediff_jax.skeleton import Skeleton, check_joints
@@ -27,6 +28,12 @@ class Trunk(nn.Module):
       num_heads: Heads of each attention.
       drop_path: Rate of the last pair of blocks; it rises linearly from 0 at the first.
       mlp_ratio: Hidden width of the MLPs over C.
+      tree: The joints, for the two that follow.
+      hrst: Edit the logits of all blocks over joints but the first (DDHPose).
+      hrtt: Let all blocks over frames but the first see child features, which are means of the
+        first pair's output (DDHPose).
+      walk: See `logit_map`.
+      child_layout: See `arrange_children`.
       dtype: Compute type; None keeps the promoted type of input and parameters.
     """
 
@@ -34,6 +41,11 @@ class Trunk(nn.Module):
     num_heads: int = 8
     drop_path: float = 0.1
     mlp_ratio: float = 2.0
+    tree: Skeleton | None = None
+    hrst: bool = False
+    hrtt: bool = False
+    walk: Walk = "released"
+    child_layout: ChildLayout = "released"
     dtype: jnp.dtype | None = None
 
     @nn.compact
@@ -44,14 +56,18 @@ class Trunk(nn.Module):
         temporal_norm = layer_norm(dtype=self.dtype, name="temporal_norm")
         frames, _, width = tokens.shape[-3:]
         positions = self.param("frame_positions", nn.initializers.zeros, (frames, width))
-        x = tokens
+        x, children = tokens, None
         for i, rate in enumerate(drop_path_rates(self.depth, self.drop_path)):
-            spatial = Block(self.num_heads, "joints", rate, name=f"spatial_{i}", **shared)
+            tree = self.tree if self.hrst and i else None
+            edit: dict[str, Any] = {"tree": tree, "walk": self.walk, **shared}
+            spatial = Block(self.num_heads, "joints", rate, name=f"spatial_{i}", **edit)
             x = spatial_norm(spatial(x, train=train))
             if i == 0:
                 x = x + positions[:, None].astype(x.dtype)
             temporal = Block(self.num_heads, "frames", rate, name=f"temporal_{i}", **shared)
-            x = temporal_norm(temporal(x, train=train))
+            x = temporal_norm(temporal(x, children, train=train))
+            if i == 0 and self.hrtt and self.tree is not None:
+                children = arrange_children(child_means(x, self.tree), self.child_layout)
         x = layer_norm(epsilon=HEAD_EPSILON, dtype=self.dtype, name="head_norm")(x)
         return Dense(3, dtype=self.dtype, name="head")(x)
 

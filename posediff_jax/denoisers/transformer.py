@@ -10,7 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from posediff_jax.denoisers.hierarchy import Walk, edit_logits
 from posediff_jax.denoisers.layers import Dense
+from posediff_jax.skeleton import Skeleton
 from posediff_jax.types import Array
 
 Axis = Literal["joints", "frames"]
@@ -64,16 +66,23 @@ class Attention(nn.Module):
     Attributes:
       num_heads: Heads; divides C.
       axis: "joints": the joints of one frame; "frames": the frames of one joint.
+      tree: Edit the logits between joints along this tree (HRST); None leaves them.
+      walk: See `logit_map`.
       dtype: Compute type; None keeps the promoted type. The softmax is float32 at least.
     """
 
     num_heads: int
     axis: Axis
+    tree: Skeleton | None = None
+    walk: Walk = "released"
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, children: Array | None = None) -> Array:
         """`(..., F, J, C)` to the same.
+
+        With `children` (HRTT), of the same shape, the logits are q k^T + q kc^T = q (k + kc)^T, kc
+        a linear function of the child features.
 
         Raises:
           ValueError: C is not a multiple of `num_heads`.
@@ -85,16 +94,20 @@ class Attention(nn.Module):
             )
         size = channels // self.num_heads
         qkv = Dense(3 * channels, dtype=self.dtype, name="qkv")(x)
-        q, k, v = (
-            part.reshape(*x.shape[:-1], self.num_heads, size) for part in jnp.split(qkv, 3, axis=-1)
-        )
+        q, k, v = jnp.split(qkv, 3, axis=-1)
+        if children is not None:
+            k = k + Dense(channels, dtype=self.dtype, name="child")(children)
+        q, k, v = (part.reshape(*x.shape[:-1], self.num_heads, size) for part in (q, k, v))
         joints = self.axis == "joints"
         q = q * size**-0.5
         logits = jnp.einsum(
             "...fihd,...fjhd->...fhij" if joints else "...fjhd,...gjhd->...jhfg", q, k
         )
         wide = jnp.promote_types(logits.dtype, jnp.float32)
-        weights = jax.nn.softmax(logits.astype(wide), axis=-1).astype(v.dtype)
+        logits = logits.astype(wide)
+        if self.tree is not None and joints:
+            logits = edit_logits(logits, self.tree, walk=self.walk)
+        weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
         out = jnp.einsum(
             "...fhij,...fjhd->...fihd" if joints else "...jhfg,...gjhd->...fjhd", weights, v
         )
@@ -128,6 +141,8 @@ class Block(nn.Module):
       axis: What it attends over.
       drop_path: Rate of stochastic depth, separate draws for the two branches.
       mlp_ratio: Hidden width of the MLP over C.
+      tree: See `Attention`.
+      walk: See `logit_map`.
       dtype: Compute type; None keeps the promoted type of input and parameters.
     """
 
@@ -135,13 +150,18 @@ class Block(nn.Module):
     axis: Axis
     drop_path: float = 0.0
     mlp_ratio: float = 2.0
+    tree: Skeleton | None = None
+    walk: Walk = "released"
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool = False) -> Array:
-        """`(..., F, J, C)` to the same."""
-        attention = Attention(self.num_heads, self.axis, dtype=self.dtype, name="attention")
-        branch = attention(layer_norm(dtype=self.dtype, name="norm1")(x))
+    def __call__(self, x: Array, children: Array | None = None, *, train: bool = False) -> Array:
+        """`(..., F, J, C)`, and HRTT's child features of that shape where given, to the same."""
+        attention = Attention(
+            self.num_heads, self.axis, self.tree, self.walk, dtype=self.dtype, name="attention"
+        )
+        norm1 = layer_norm(dtype=self.dtype, name="norm1")
+        branch = attention(norm1(x), None if children is None else norm1(children))
         x = x + DropPath(self.drop_path, self.axis)(branch, train=train)
         mlp = MLP(self.mlp_ratio, dtype=self.dtype, name="mlp")
         branch = mlp(layer_norm(dtype=self.dtype, name="norm2")(x))

@@ -2,10 +2,10 @@
 
 file = torch.load("best_epoch.bin", map_location="cpu", weights_only=False)
 weights = {k: v.numpy() for k, v in file["model_pos"].items()}
-variables = load_mixste(weights, D3DPDenoiser(H36M_17))
+variables = load_ddhpose(weights, DDHPoseDenoiser(H36M_17))
 
-`weights_only=False` because the authors stored a NumPy random state beside the weights; PyTorch is
-needed for nothing else.
+and `load_mixste` for the other two. `weights_only=False` because the authors stored a NumPy random
+state beside the weights; PyTorch is needed for nothing else.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posediff_jax.denoisers.ddhpose import DDHPoseDenoiser
 from posediff_jax.denoisers.mixste import D3DPDenoiser, MixSTE
 from posediff_jax.interop.diffupose import SCHEDULE_BUFFERS
 from posediff_jax.interop.state_dict import (
@@ -25,16 +26,17 @@ from posediff_jax.interop.state_dict import (
     linear_entries,
     load_state_dict,
 )
+from posediff_jax.process.bones import Bones
 from posediff_jax.types import Variables
 
-Network = MixSTE | D3DPDenoiser
+Network = MixSTE | D3DPDenoiser | DDHPoseDenoiser
 # Tables are stored with an axis of size 1 for the batch.
 TABLE = Layout(lambda a: a[0], lambda a: a[None])
 PREFIXES = ("module.", "pose_estimator.", "dir_bone_estimator.")
 
 
-def load_mixste(state_dict: Mapping[str, Any], model: Network) -> dict[str, Any]:
-    """Turns the authors' weights into variables of `model`.
+def load_mixste(state_dict: Mapping[str, Any], model: MixSTE | D3DPDenoiser) -> dict[str, Any]:
+    """Turns MixSTE or D3DP weights into variables of `model`.
 
     Args:
       state_dict: Content of a checkpoint file, its `model_pos`, or the network's own state dict;
@@ -55,7 +57,9 @@ def load_mixste(state_dict: Mapping[str, Any], model: Network) -> dict[str, Any]
     )
 
 
-def dump_mixste(variables: Variables, model: Network, *, prefix: str = "") -> StateDict:
+def dump_mixste(
+    variables: Variables, model: MixSTE | D3DPDenoiser, *, prefix: str = ""
+) -> StateDict:
     """Writes variables of `model` under the authors' names, the inverse of `load_mixste`.
 
     Args:
@@ -67,6 +71,47 @@ def dump_mixste(variables: Variables, model: Network, *, prefix: str = "") -> St
       ValueError: A variable is missing.
     """
     state_dict = dump_state_dict(variables, mixste_key_map(model))
+    return {prefix + key: value for key, value in state_dict.items()}
+
+
+def load_ddhpose(state_dict: Mapping[str, Any], model: DDHPoseDenoiser) -> dict[str, Any]:
+    """Turns DDHPose weights into variables of `model`; arguments and errors as in `load_mixste`.
+
+    Left out: `qkv_xc` of the blocks over joints, which the release holds but never uses.
+    """
+    weights = bare_weights(state_dict)
+    return load_state_dict(
+        weights,
+        ddhpose_key_map(model),
+        variable_shapes(model),
+        ignored=_is_dead,
+        hint=_hint(weights, model),
+    )
+
+
+def dump_ddhpose(
+    variables: Variables,
+    model: DDHPoseDenoiser,
+    *,
+    prefix: str = "",
+    unused: Mapping[str, Any] | None = None,
+) -> StateDict:
+    """Writes variables of `model` under the authors' names, the inverse of `load_ddhpose`.
+
+    Args:
+      variables: Variables, or anything shaped like them, such as gradients.
+      model: Their network.
+      prefix: Put before each name, such as "module.dir_bone_estimator.".
+      unused: A state dict, as for `load_ddhpose`, to take the never used entries from; they are
+        left out by default.
+
+    Raises:
+      ValueError: A variable is missing.
+      TypeError: `unused` is not a mapping with string keys.
+    """
+    state_dict = dump_state_dict(variables, ddhpose_key_map(model))
+    if unused is not None:
+        state_dict |= {k: np.array(v) for k, v in bare_weights(unused).items() if _is_dead(k)}
     return {prefix + key: value for key, value in state_dict.items()}
 
 
@@ -86,13 +131,33 @@ def bare_weights(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in weights.items() if k not in SCHEDULE_BUFFERS}
 
 
-def mixste_key_map(model: Network) -> list[Entry]:
+def mixste_key_map(model: MixSTE | D3DPDenoiser) -> list[Entry]:
     """The entries of a network, names without prefixes."""
     entries = common_entries(model)
     for i in range(model.depth):
         entries += block_entries(f"STEblocks.{i}", ("trunk", f"spatial_{i}"))
         entries += block_entries(f"TTEblocks.{i}", ("trunk", f"temporal_{i}"))
     return entries + head_entries("head")
+
+
+def ddhpose_key_map(model: DDHPoseDenoiser) -> list[Entry]:
+    """The entries of DDHPose's denoiser: the first pair of blocks apart, the others from 0 again.
+
+    Raises:
+      ValueError: `model` has no level embedding, which no PyTorch checkpoint lacks.
+    """
+    if not model.levels:
+        raise ValueError("model: PyTorch checkpoints exist for levels=True only, got levels=False")
+    entries = common_entries(model)
+    entries.append(Entry("group", ("params", "level_embedding"), TABLE))
+    for i in range(model.depth):
+        for kind, name in (("STE", "spatial"), ("TTE", "temporal")):
+            key = f"{kind}blocks.{i - 1}" if i else f"{kind}blocks_0.0"
+            path = ("trunk", f"{name}_{i}")
+            entries += block_entries(key, path)
+            if i and name == "temporal" and model.hrtt:
+                entries += linear_entries(f"{key}.attn.qkv_xc", (*path, "attention", "child"))
+    return entries + head_entries("head_pose")
 
 
 def common_entries(model: Network) -> list[Entry]:
@@ -139,9 +204,16 @@ def variable_shapes(model: Network) -> dict[str, Any]:
     """Shapes and types of the variables that `model.init` would give, without computing them."""
     window = (1, model.num_frames, model.skeleton.num_joints)
     inputs = [jnp.zeros((*window, 2))]
+    noisy: Any = jnp.zeros((*window, 3))
+    if isinstance(model, DDHPoseDenoiser):
+        noisy = Bones(noisy, jnp.zeros((*window, 1)))
     if not isinstance(model, MixSTE):
-        inputs += [jnp.zeros((*window, 3)), jnp.zeros((1,), jnp.int32)]
+        inputs += [noisy, jnp.zeros((1,), jnp.int32)]
     return jax.eval_shape(model.init, jax.random.key(0), *inputs)
+
+
+def _is_dead(key: str) -> bool:
+    return key.startswith("STEblocks.") and ".qkv_xc." in key
 
 
 def _hint(weights: Mapping[str, Any], model: Network) -> str:

@@ -4,14 +4,16 @@ import jax
 import numpy as np
 import pytest
 
+from posediff_jax.denoisers.ddhpose import DDHPoseDenoiser
 from posediff_jax.denoisers.mixste import D3DPDenoiser, MixSTE
-from posediff_jax.interop import dump_mixste, load_mixste
-from posediff_jax.interop.ddhpose import mixste_key_map, variable_shapes
+from posediff_jax.interop import dump_ddhpose, dump_mixste, load_ddhpose, load_mixste
+from posediff_jax.interop.ddhpose import ddhpose_key_map, mixste_key_map, variable_shapes
 from posediff_jax.interop.diffupose import SCHEDULE_BUFFERS
 from posediff_jax.skeleton import H36M_17
 
 SIZE = {"num_frames": 5, "width": 16, "depth": 2, "num_heads": 2}
 MIXSTE, D3DP = MixSTE(H36M_17, **SIZE), D3DPDenoiser(H36M_17, **SIZE)
+DDHPOSE = DDHPoseDenoiser(H36M_17, **SIZE)
 
 
 def block_layout(key, width):
@@ -43,6 +45,21 @@ def d3dp_layout(frames=5, width=16, depth=2, channels=5):
     return layout
 
 
+def ddhpose_layout(frames=5, width=16, depth=2):
+    """The first pair of blocks has a list of its own; the others count from 0 again."""
+    layout = d3dp_layout(frames, width, 0, channels=6)
+    layout = {k.replace("head.", "head_pose."): v for k, v in layout.items()}
+    layout["group"] = (1, 6, width)
+    for kind in ("STE", "TTE"):
+        layout |= block_layout(f"{kind}blocks_0.0", width)
+        for i in range(depth - 1):
+            key = f"{kind}blocks.{i}"
+            layout |= block_layout(key, width)
+            layout |= {f"{key}.attn.qkv_xc.weight": (width, width)}
+            layout |= {f"{key}.attn.qkv_xc.bias": (width,)}
+    return layout
+
+
 def fill(layout, seed=0):
     """Random arrays with the bits that rounding would lose."""
     rng = np.random.default_rng(seed)
@@ -66,9 +83,16 @@ def assert_same(a, b):
         assert x.tobytes() == y.tobytes()
 
 
-@pytest.mark.parametrize("model", [MIXSTE, D3DP])
+def test_published_number_of_entries():
+    assert len(d3dp_layout(243, 512, 8, channels=2)) == 204
+    assert len(d3dp_layout(243, 512, 8)) == 208
+    assert len(ddhpose_layout(243, 512, 8)) == 237
+
+
+@pytest.mark.parametrize("model", [MIXSTE, D3DP, DDHPOSE, DDHPOSE.clone(hrtt=False)])
 def test_key_map_names_each_variable_once(model):
-    entries = mixste_key_map(model)
+    key_map = ddhpose_key_map if isinstance(model, DDHPoseDenoiser) else mixste_key_map
+    entries = key_map(model)
     leaves = jax.tree_util.tree_leaves_with_path(variable_shapes(model))
     assert sorted(e.path for e in entries) == sorted(tuple(k.key for k in p) for p, _ in leaves)
     assert len({e.key for e in entries}) == len(entries)
@@ -100,6 +124,41 @@ def test_where_values_go():
         (p["trunk"]["head_norm"]["bias"], "head.0.bias"),
     ):
         np.testing.assert_array_equal(ours, weights[key])
+
+
+class TestDDHPose:
+    def test_a_file_opens_and_is_written_back_bit_by_bit(self):
+        weights = fill(ddhpose_layout())
+        file = wrapped(weights, "dir_bone_estimator.")
+        variables = load_ddhpose(file, DDHPOSE)
+        assert_same(load_ddhpose(weights, DDHPOSE), variables)
+        dead = {k for k in weights if k.startswith("STEblocks.0.attn.qkv_xc.")}
+        assert len(dead) == 2
+        assert set(dump_ddhpose(variables, DDHPOSE)) == set(weights) - dead
+        whole = dump_ddhpose(variables, DDHPOSE, prefix="module.", unused=file)
+        assert_same(whole, {f"module.{k}": weights[k] for k in sorted(weights)})
+
+    def test_where_values_go(self):
+        weights = fill(ddhpose_layout(depth=3))
+        p = load_ddhpose(weights, DDHPOSE.clone(depth=3))["params"]
+        trunk = p["trunk"]
+        for ours, key in (
+            (p["level_embedding"][None], "group"),
+            (p["embed"]["kernel"].T, "Spatial_patch_to_embedding.weight"),
+            (trunk["spatial_0"]["attention"]["proj"]["kernel"].T, "STEblocks_0.0.attn.proj.weight"),
+            (trunk["spatial_2"]["mlp"]["fc1"]["kernel"].T, "STEblocks.1.mlp.fc1.weight"),
+            (trunk["temporal_1"]["attention"]["child"]["bias"], "TTEblocks.0.attn.qkv_xc.bias"),
+            (trunk["head"]["kernel"].T, "head_pose.1.weight"),
+        ):
+            np.testing.assert_array_equal(ours, weights[key])
+
+    def test_a_checkpoint_of_another_depth(self):
+        with pytest.raises(ValueError, match="depth: 3 in the weights, 2 in the model"):
+            load_ddhpose(fill(ddhpose_layout(depth=3)), DDHPOSE)
+
+    def test_a_network_that_was_never_released(self):
+        with pytest.raises(ValueError, match="checkpoints exist for levels=True only"):
+            ddhpose_key_map(DDHPOSE.clone(levels=False))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Parity with the released DDHPose, D3DP and MixSTE code."""
+"""Parity of the networks and parts of the released DDHPose, D3DP and MixSTE code."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,8 +15,14 @@ from posediff_jax.process.bones import Bones, bone_tree, compose, disentangle, t
 from posediff_jax.process.schedules import cosine_schedule
 from posediff_jax.samplers.discrete import _ddim_coefficients, ddim_times
 from tests.parity_checks.ddhpose_common import SKELETONS, build_ddhpose, check_fixed, size_of
+from tests.parity_checks.ddhpose_runs import (
+    d3dp_sampler,
+    d3dp_training,
+    ddhpose_sampler,
+    ddhpose_training,
+)
 from tests.parity_checks.diffupose_common import Outputs
-from tests.parity_checks.fixture import Check, Fixture, widen
+from tests.parity_checks.fixture import CHAIN, Check, Fixture, widen
 
 
 def mixste(fixture: Fixture) -> Outputs:
@@ -112,6 +118,10 @@ def denoiser(fixture: Fixture) -> Outputs:
 
 
 CHECKS: dict[str, Check] = {
+    "sampler": Check(ddhpose_sampler, CHAIN),
+    "d3dp_sampler": Check(d3dp_sampler, CHAIN),
+    "train": Check(ddhpose_training),
+    "train_d3dp": Check(d3dp_training),
     # The intermediates are those of the authors' float32 run.
     "mixste": Check(mixste, single=("out_after_spatial0", "out_after_temporal0")),
     "d3dp_denoiser": Check(d3dp_denoiser),

@@ -81,10 +81,12 @@ class SampleResult:
         `(B, H, F, J, 3)` root-relative metres.
       trajectory: The state after each step with steps first, `(N, ...)`; from a system
         `(B, N, H, F, J, 3)`. None unless asked for.
+      records: What the caller of a sampler asked to keep of each prediction, steps first, or None.
     """
 
     samples: PyTree
     trajectory: PyTree = None
+    records: PyTree = None
 
 
 class Prediction(NamedTuple):

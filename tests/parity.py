@@ -11,11 +11,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tests.parity_checks import diffupose, zedo
+from tests.parity_checks import ddhpose, diffupose, zedo
 from tests.parity_checks.fixture import Check, Fixture, Line, judge, read_fixture
 
 GOLDEN = Path(__file__).parent / "golden"
-SYSTEMS: dict[str, Mapping[str, Check]] = {"diffupose": diffupose.CHECKS, "zedo": zedo.CHECKS}
+SYSTEMS: dict[str, Mapping[str, Check]] = {
+    "diffupose": diffupose.CHECKS,
+    "ddhpose": ddhpose.CHECKS,
+    "zedo": zedo.CHECKS,
+}
 
 
 def find_check(fixture: Fixture) -> Check:
@@ -46,7 +50,7 @@ def check_file(path: Path) -> list[Line]:
     # Whatever goes wrong with one file, the others are still to be checked.
     except Exception as error:
         return [Line(path.name, "-", "MISS", note=f"{type(error).__name__}: {error}")]
-    return [judge(fixture, name, ours.get(name), check.tolerance) for name in fixture.outputs]
+    return [judge(fixture, name, ours.get(name), check.limit(name)) for name in fixture.outputs]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -20,15 +20,21 @@ from tests.parity_checks.diffupose import CHECKS
 from tests.parity_checks.diffupose_training import misread_order
 from tests.parity_checks.fixture import Fixture, derive_weight, judge, may_skip, read_fixture
 
-FILES = sorted(GOLDEN.glob("*.npz"))
+# Networks of published size run for seconds, in float64.
+FILES = [
+    pytest.param(path, marks=pytest.mark.slow if "_published" in path.stem else (), id=path.stem)
+    for path in sorted(GOLDEN.glob("*.npz"))
+]
 # Quick to check, so the one that most tests below change.
 GT = GOLDEN / "diffupose_modgcn_gt_d32_j16.npz"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", FILES)
 def test_golden(path):
     lines = check_file(path)
-    assert [str(line) for line in lines if line.status == "MISS"] == []
+    # The authors' float32 runs of time-conditioned networks are off by more than our tolerance.
+    skipped = [n.output for n in lines if n.status == "skipped" and n.output.endswith("_f32")]
+    assert [str(n) for n in lines if n.status != "ok" and n.output not in skipped] == []
     with np.load(path) as archive:
         assert {line.output for line in lines} == {n for n in archive if n.startswith("out_")}
 

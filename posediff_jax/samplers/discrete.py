@@ -5,13 +5,15 @@ what it is conditioned on are bound in `predict` (see `posediff_jax.types.Predic
 any pytree, for one item or for a batch; callers vmap, pmap and jit.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from posediff_jax.process.schedules import Schedule, eps_from_x0, posterior_mean
-from posediff_jax.types import Array, PredictFn, PyTree, SampleResult
+from posediff_jax.types import Array, PredictFn, Prediction, PyTree, SampleResult
 
 
 def sample_ddpm(
@@ -72,6 +74,7 @@ def sample_ddim(
     rederive: bool = True,
     noise: PyTree | None = None,
     return_trajectory: bool = False,
+    record: Callable[[Prediction], PyTree] | None = None,
 ) -> SampleResult:
     """DDIM over a sub-grid of the T steps (Song et al. 2021, Eq. 12 and 16).
 
@@ -91,9 +94,10 @@ def sample_ddim(
         both are the same.
       noise: Normals z to use in place of drawn ones, `(num_steps, ...)` per leaf.
       return_trajectory: Also return the state after each step, `(num_steps, ...)` per leaf.
+      record: Reads off each prediction what to return as `records`, steps first.
 
     Returns:
-      The final state, and the trajectory if asked for.
+      The final state, and the trajectory and records if asked for.
 
     Raises:
       ValueError: `num_steps` or `eta` out of range, or `noise` does not match.
@@ -107,7 +111,8 @@ def sample_ddim(
 
     def step(x: PyTree, inputs: tuple) -> tuple[PyTree, PyTree]:
         t, a, b, s, z = inputs
-        x0, eps = predict(x, t)
+        prediction = predict(x, t)
+        x0, eps = prediction[:2]
         if rederive:
             eps = eps_from_x0(schedule, x, t, x0)
         new = jax.tree.map(lambda c, e: a * c + b * e, x0, eps)
@@ -115,12 +120,13 @@ def sample_ddim(
             z = _draw(z, x) if noise is None else z
             new = jax.tree.map(lambda n, e: n + s * e, new, z)
         new = _like(new, x)
-        return new, (new if return_trajectory else None)
+        kept = None if record is None else record(prediction)
+        return new, (new if return_trajectory else None, kept)
 
     randomness = jax.random.split(key, num_steps) if noise is None else noise
     xs = (jnp.asarray(times[:-1]), signal, direction, sigma, randomness)
-    samples, trajectory = jax.lax.scan(step, x_init, xs)
-    return SampleResult(samples=samples, trajectory=trajectory)
+    samples, (trajectory, records) = jax.lax.scan(step, x_init, xs)
+    return SampleResult(samples=samples, trajectory=trajectory, records=records)
 
 
 def ddim_times(num_timesteps: int, num_steps: int) -> NDArray[np.int32]:

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from posediff_jax.systems import diffupose, modgcn
+from posediff_jax.systems import d3dp, ddhpose, diffupose, modgcn
 from posediff_jax.systems.base import System as System
 from posediff_jax.types import Variables
 
 SYSTEMS: dict[str, Callable[..., System]] = {
+    "d3dp": d3dp.from_config,
+    "ddhpose": ddhpose.from_config,
     "diffupose": diffupose.from_config,
     "modgcn": modgcn.from_config,
 }

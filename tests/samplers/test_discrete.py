@@ -107,6 +107,25 @@ def test_one_step_returns_the_estimate_of_x0():
     np.testing.assert_allclose(result.samples, x0, atol=2e-3)  # sqrt(1 / abar_99) is 2029
 
 
+def test_ddim_records_what_it_is_asked_to():
+    schedule, x = cosine_schedule(8), jnp.ones((2, 3))
+
+    def predict(x, t):
+        return prediction_from_eps(schedule, x, t, jnp.tanh(x), clip=1.0)
+
+    def run(**options):
+        key = jax.random.key(0)
+        return sample_ddim(key, predict, x, schedule=schedule, num_steps=4, eta=1.0, **options)
+
+    result = run(record=lambda prediction: prediction.x0, return_trajectory=True)
+    assert result.records.shape == (4, 2, 3)
+    np.testing.assert_allclose(result.records[-1], result.samples, atol=1e-6)
+    before = result.trajectory[1]
+    expected = predict(before, int(ddim_times(8, 4)[2])).x0
+    np.testing.assert_allclose(result.records[2], expected, atol=1e-6)
+    assert run().records is None
+
+
 def test_the_grid_of_timesteps():
     assert ddim_times(100, 2).tolist() == [99, 49, -1]
     assert ddim_times(100, 10).tolist() == [*range(99, 0, -10), -1]

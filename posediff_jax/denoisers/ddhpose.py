@@ -1,0 +1,138 @@
+"""The denoiser of DDHPose (Cai et al., AAAI 2024): attention that knows the hierarchy of joints."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from posediff_jax.denoisers.hierarchy import ChildLayout, Walk
+from posediff_jax.denoisers.mixste import (
+    SplitDense,
+    TimeEmbedding,
+    check_window,
+    check_window_times,
+    make_trunk,
+)
+from posediff_jax.process.bones import Bones, bone_tree
+from posediff_jax.skeleton import Skeleton
+from posediff_jax.types import Array
+
+
+class DDHPoseDenoiser(nn.Module):
+    """Predicts the clean pose from 2D joints, noisy bones and the timestep (DDHPose, section 3.3).
+
+    D3DP's network with an embedding of each joint's level in the tree, HRST in all blocks over
+    joints but the first, and HRTT in all blocks over frames but the first. A sampler calls `encode`
+    once per batch, `embed_times` once per run, and `denoise` in its loop. 38.5 M parameters as
+    published, of which 1.84 M take no part in the forward pass and are left out here.
+
+    Attributes:
+      skeleton: Joints; their tree is that of `bone_tree`.
+      num_frames: F, fixed by the table of frame positions.
+      width: C.
+      depth: Pairs of blocks.
+      num_heads: Heads of each attention.
+      drop_path: See `Trunk`.
+      mlp_ratio: See `Trunk`.
+      num_timesteps: T.
+      levels: Add the level embedding.
+      hrst: Edit the logits between joints.
+      hrtt: Let temporal attention see child features.
+      walk: See `logit_map`.
+      child_layout: See `arrange_children`.
+      dtype: Compute type; None keeps the promoted type of input and parameters.
+    """
+
+    skeleton: Skeleton
+    num_frames: int = 243
+    width: int = 512
+    depth: int = 8
+    num_heads: int = 8
+    drop_path: float = 0.1
+    mlp_ratio: float = 2.0
+    num_timesteps: int = 1000
+    levels: bool = True
+    hrst: bool = True
+    hrtt: bool = True
+    walk: Walk = "released"
+    child_layout: ChildLayout = "released"
+    dtype: jnp.dtype | None = None
+
+    def setup(self) -> None:
+        """Builds the layers."""
+        tree = bone_tree(self.skeleton)
+        self.embed = SplitDense(2, 4, self.width, dtype=self.dtype)
+        zeros = nn.initializers.zeros
+        shape = (self.skeleton.num_joints, self.width)
+        self.joint_positions = self.param("joint_positions", zeros, shape)
+        if self.levels:
+            shape = (1 + max(tree.levels), self.width)
+            self.level_embedding = self.param("level_embedding", zeros, shape)
+        self.time = TimeEmbedding(self.width, self.num_timesteps, dtype=self.dtype)
+        self.trunk = make_trunk(
+            self,
+            tree=tree,
+            hrst=self.hrst,
+            hrtt=self.hrtt,
+            walk=self.walk,
+            child_layout=self.child_layout,
+        )
+
+    def __call__(self, keypoints: Array, slots: Bones, t: Array, *, train: bool = False) -> Array:
+        """One evaluation. Leading axes broadcast, so hypotheses may share keypoints `(B, 1, ...)`.
+
+        Args:
+          keypoints: 2D joints in screen units, `(..., F, J, 2)`.
+          slots: Noisy directions `(..., F, J, 3)` and lengths `(..., F, J, 1)`; slot j holds the
+            bone that ends in joint j.
+          t: Timesteps, one per window, `(...)`, or a scalar.
+          train: Stochastic depth, from the rng "drop_path".
+
+        Returns:
+          Clean poses in metres, `(..., F, J, 3)`; the root joint is not forced to 0.
+
+        Raises:
+          ValueError: Other joints or frames than the network has, timesteps per frame, or a window
+            that `arrange_children` refuses.
+        """
+        check_window_times(t, slots.directions)
+        return self.denoise(self.encode(keypoints), slots, self.embed_times(t), train=train)
+
+    def encode(self, keypoints: Array) -> Array:
+        """What the network makes of the keypoints alone: `(..., F, J, 2)` to `(..., F, J, C)`.
+
+        Raises:
+          ValueError: Other joints or frames than the network has.
+        """
+        check_window(keypoints, self.skeleton, self.num_frames, channels=2, name="keypoints")
+        tokens = self.embed.of_first(keypoints)
+        table = self.joint_positions
+        if self.levels:
+            table = table + self.level_embedding[np.array(bone_tree(self.skeleton).levels)]
+        return tokens + table.astype(tokens.dtype)
+
+    def embed_times(self, t: Array) -> Array:
+        """Timesteps `(...)` to embeddings `(..., C)`."""
+        return self.time(t)
+
+    def tokens(self, encoded: Array, slots: Bones, time_rows: Array) -> Array:
+        """What enters the first block, `(..., F, J, C)`; arguments as for `denoise`."""
+        for name, values, channels in zip(Bones._fields, slots, (3, 1), strict=True):
+            check_window(values, self.skeleton, self.num_frames, channels=channels, name=name)
+        tokens = encoded + self.embed.of_second(jnp.concatenate(slots, axis=-1))
+        return tokens + time_rows[..., None, None, :]
+
+    def denoise(
+        self, encoded: Array, slots: Bones, time_rows: Array, *, train: bool = False
+    ) -> Array:
+        """The part that runs at each step.
+
+        Args:
+          encoded: From `encode`, `(..., F, J, C)`.
+          slots: Noisy directions `(..., F, J, 3)` and lengths `(..., F, J, 1)`.
+          time_rows: From `embed_times`, `(..., C)`.
+          train: Stochastic depth.
+
+        Raises:
+          ValueError: Other joints or frames than the network has.
+        """
+        return self.trunk(self.tokens(encoded, slots, time_rows), train=train)

@@ -1,0 +1,284 @@
+"""DDHPose (Cai et al., AAAI 2024): diffusion of bone directions and lengths, prediction of poses.
+
+Follows the released code where it differs from the paper; options name the other side.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from posediff_jax.config import read_dtype, read_options
+from posediff_jax.denoisers.ddhpose import DDHPoseDenoiser
+from posediff_jax.keys import item_keys
+from posediff_jax.process.bones import Bones, bone_tree, disentangle, flip_slots, to_slots
+from posediff_jax.process.schedules import Schedule, eps_from_x0, q_sample
+from posediff_jax.samplers.discrete import ddim_times
+from posediff_jax.skeleton import Skeleton, get_skeleton
+from posediff_jax.systems import d3dp
+from posediff_jax.systems.base import System
+from posediff_jax.systems.d3dp import (
+    PosePrediction,
+    SamplerOptions,
+    average_pair,
+    bind_denoise,
+    joint_distance,
+    run_ddim,
+    sample_windows,
+    scale_gradient,
+)
+from posediff_jax.systems.losses import device_key, masked_mean, training_pair
+from posediff_jax.types import Array, Aux, PoseBatch, PredictFn, SampleResult, Variables
+
+NoiseSlots = Literal["fixed", "official"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions(d3dp.ModelOptions):
+    """The section `model` of a config; see `DDHPoseDenoiser` for the further fields."""
+
+    levels: bool = True
+    hrst: bool = True
+    hrtt: bool = True
+    walk: str = "released"
+    child_layout: str = "released"
+
+
+@dataclasses.dataclass(frozen=True)
+class LossOptions(d3dp.LossOptions):
+    """The section `loss` of a config.
+
+    Attributes:
+      length_weight: Factor of the squared error of bone lengths, 0 to switch it off.
+      direction_weight: Factor of the squared error of bone directions.
+      loss_unit: 1000.0 takes distances and lengths in millimetres, as released for 3DHP.
+    """
+
+    length_weight: float = 1.0
+    direction_weight: float = 1.0
+    loss_unit: float = 1.0
+
+
+def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> System:
+    """Builds the system from the sections `model`, `process`, `loss`, `sampler` and `skeleton`.
+
+    Args:
+      config: An experiment's config.
+      frozen: Not used: DDHPose has no frozen part.
+
+    Raises:
+      ValueError: An unknown field or name, or a value that the part it configures refuses.
+      TypeError: A value of the wrong type.
+    """
+    if frozen is not None:
+        raise ValueError("frozen: expected None, DDHPose has no frozen part")
+    skeleton = get_skeleton(config["skeleton"])
+    process, schedule = d3dp.read_process(config["process"])
+    options = read_options(ModelOptions, config["model"], where="model")
+    fields = dataclasses.asdict(options) | {
+        "dtype": read_dtype(options.dtype, where="model.dtype"),
+        "num_timesteps": process.num_timesteps,
+    }
+    model = DDHPoseDenoiser(skeleton, **fields)
+    loss = read_options(LossOptions, config["loss"], where="loss")
+    sampler = read_options(SamplerOptions, config["sampler"], where="sampler")
+    d3dp.check_sampler(sampler, schedule)
+    return System(
+        init=partial(_init, model),
+        loss=partial(_loss, model, schedule, process.clip, loss),
+        sample=partial(_sample, model, schedule, process.clip, sampler),
+    )
+
+
+def bind_predict(
+    model: DDHPoseDenoiser,
+    variables: Variables,
+    encoded: Array,
+    root: Bones,
+    *,
+    schedule: Schedule,
+    times: NDArray[np.int32],
+    clip: float,
+    noise_slots: NoiseSlots = "fixed",
+) -> PredictFn:
+    """Binds weights and condition for `sample_ddim` over J - 1 bones.
+
+    eps is what is left of the bones of the predicted pose, x0 the bones of the clipped pose.
+
+    Args:
+      model: The denoiser.
+      variables: Its variables.
+      encoded: From `encode` of a `mirrored_pair`, `(2, ..., F, J, C)`, or `(1, ...)`.
+      root: What the root's slot holds, `(..., F, 1, .)`: normals that stay as they are through
+        all iterations, as in the released code.
+      schedule: Tables of the process.
+      times: Timesteps of the run, `(W,)`.
+      clip: Bound of inputs and estimates, metres.
+      noise_slots: "official" takes the state of slots 1 to J - 1 for that of the bones, whichever
+        slot is the root's; for MPI-INF-3DHP that is a slip of the released code.
+
+    Raises:
+      ValueError: Another `noise_slots`.
+    """
+    if noise_slots not in ("fixed", "official"):
+        raise ValueError(f"noise_slots: expected 'fixed' or 'official', got {noise_slots!r}")
+    tree, T = bone_tree(model.skeleton), schedule.num_timesteps
+    denoise = bind_denoise(model, variables, encoded, num_timesteps=T, times=times)
+
+    def clipped(x: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.clip(leaf, -clip, clip), x)
+
+    def predict(x_t: Bones, t: Array) -> PosePrediction:
+        slots = to_slots(x_t, tree, root=root)
+        state = clipped(slots)
+        states = [state, flip_slots(state, tree)][: len(encoded)]
+        pair = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        pose = average_pair(denoise(pair, t).astype(x_t.directions.dtype), tree)
+        noisy = x_t
+        if noise_slots == "official":
+            noisy = jax.tree.map(lambda x: x[..., 1:, :], slots)
+        eps = eps_from_x0(schedule, noisy, t, clipped(disentangle(pose, tree)))
+        bounded = clipped(pose)
+        return PosePrediction(x0=disentangle(bounded, tree), eps=eps, pose=bounded)
+
+    return predict  # type: ignore[return-value]
+
+
+def noisy_slots(
+    schedule: Schedule, pose: Array, t: Array, noise: Bones, tree: Skeleton, *, clip: float
+) -> Bones:
+    """The network's training input: noised directions and lengths (Eq. 5 and 6), clipped.
+
+    Args:
+      schedule: Tables of the process.
+      pose: Clean poses, `(B, F, J, 3)`, metres.
+      t: One timestep per window, `(B,)`.
+      noise: Normals for all J slots, `(B, F, J, .)`; the root's slot holds nothing else.
+      tree: From `bone_tree`.
+      clip: Bound.
+    """
+    x_t = q_sample(schedule, to_slots(disentangle(pose, tree), tree), t, noise)
+    return jax.tree.map(lambda x: jnp.clip(x, -clip, clip), x_t)
+
+
+def loss_terms(
+    output: Array, pose: Array, mask: Array, tree: Skeleton, *, unit: float = 1.0
+) -> dict[str, Array]:
+    """The three terms of the released loss, one number per frame, `(B, F)` each.
+
+    "position": mean joint distance. "length": squared error of bone lengths, each first averaged
+    over the window. "direction": squared distance of directions. The paper prints plain norms
+    (Eq. 8).
+
+    Args:
+      output: Predicted poses, `(B, F, J, 3)`, metres.
+      pose: Targets, likewise.
+      mask: 1 for a real frame, `(B, F)`.
+      tree: From `bone_tree`.
+      unit: Factor on distances and lengths.
+    """
+    output = output.astype(jnp.promote_types(output.dtype, jnp.float32))
+    ours, target = disentangle(output, tree), disentangle(pose, tree)
+    weight = mask.astype(output.dtype)[..., None, None]
+    count = jnp.maximum(jnp.sum(weight, axis=1), 1)
+    gap = jnp.where(weight > 0, ours.lengths - target.lengths, 0) * unit
+    length = jnp.mean((jnp.sum(gap * weight, axis=1) / count) ** 2, axis=(-2, -1))
+    direction = jnp.sum((ours.directions - target.directions) ** 2, axis=-1)
+    return {
+        "position": joint_distance(output, pose) * unit,
+        "length": jnp.broadcast_to(length[:, None], mask.shape),
+        "direction": jnp.mean(direction, axis=-1),
+    }
+
+
+def _init(model: DDHPoseDenoiser, key: Array) -> dict[str, Any]:
+    window = (1, model.num_frames, model.skeleton.num_joints)
+    slots = Bones(jnp.zeros((*window, 3)), jnp.zeros((*window, 1)))
+    return dict(model.init(key, jnp.zeros((*window, 2)), slots, jnp.zeros(1, jnp.int32)))
+
+
+def _loss(
+    model: DDHPoseDenoiser,
+    schedule: Schedule,
+    clip: float,
+    options: LossOptions,
+    key: Array,
+    variables: Variables,
+    batch: PoseBatch,
+    *,
+    train: bool,
+    axis_name: str | None = None,
+) -> tuple[Array, Aux]:
+    pose, keypoints = training_pair(batch, model.skeleton)
+    tree = bone_tree(model.skeleton)
+    t, noise = jax.vmap(partial(_draw_target, schedule))(item_keys(key, batch.index), pose)
+    slots = noisy_slots(schedule, pose, t, noise, tree, clip=clip)
+    rngs = {"drop_path": device_key(key, axis_name)}
+    output: Any = model.apply(variables, keypoints, slots, t, train=train, rngs=rngs)
+    per_frame = loss_terms(output, pose, batch.mask, tree, unit=options.loss_unit)
+    terms = {k: masked_mean(v, batch.mask, axis_name=axis_name) for k, v in per_frame.items()}
+    loss = total_loss(terms, options)
+    scaled = scale_gradient(loss, options.gradient, axis_name=axis_name)
+    return scaled, Aux(metrics={"loss": loss, **terms}, mutable={})
+
+
+def total_loss(terms: Mapping[str, Array], options: LossOptions) -> Array:
+    """L = L_pos + w_l L_len + w_d L_dir (Eq. 9)."""
+    lengths = options.length_weight * terms["length"]
+    return terms["position"] + lengths + options.direction_weight * terms["direction"]
+
+
+def _draw_target(schedule: Schedule, key: Array, pose: Array) -> tuple[Array, Bones]:
+    """One timestep for the whole window, and noise for all slots, the root's too."""
+    t_key, *keys = jax.random.split(key, 3)
+    t = jax.random.randint(t_key, (), 0, schedule.num_timesteps)
+    return t, _normals(keys, pose.shape[:-1], pose.dtype)
+
+
+def _normals(keys: Any, shape: tuple[int, ...], dtype: Any) -> Bones:
+    pairs = zip(keys, (3, 1), strict=True)
+    return Bones(*(jax.random.normal(k, (*shape, channels), dtype) for k, channels in pairs))
+
+
+def _sample(
+    model: DDHPoseDenoiser,
+    schedule: Schedule,
+    clip: float,
+    options: SamplerOptions,
+    key: Array,
+    variables: Variables,
+    batch: PoseBatch,
+    *,
+    num_hypotheses: int,
+    return_trajectory: bool = False,
+) -> SampleResult:
+    times = ddim_times(schedule.num_timesteps, options.num_steps)[:-1]
+    num_frames, num_joints = batch.keypoints.shape[1:-1]
+
+    def sample_one(chain_key: Array, encoded: Array) -> Array:
+        *start_keys, noise_key = jax.random.split(chain_key, 3)
+        start = _normals(start_keys, (num_frames, num_joints), batch.keypoints.dtype)
+        # Standard normals all: the last slot serves as the root's.
+        root = jax.tree.map(lambda x: x[:, -1:], start)
+        predict = bind_predict(
+            model, variables, encoded, root, schedule=schedule, times=times, clip=clip
+        )
+        x_init = jax.tree.map(lambda x: x[:, :-1], start)
+        steps: dict[str, Any] = {"num_steps": options.num_steps, "eta": options.eta}
+        return run_ddim(noise_key, predict, x_init, schedule=schedule, **steps).records
+
+    return sample_windows(
+        key,
+        sample_one,
+        model,
+        variables,
+        batch,
+        num_hypotheses=num_hypotheses,
+        options=options,
+        return_trajectory=return_trajectory,
+    )

@@ -34,6 +34,7 @@ class TestSampling:
         assert np.isfinite(result.samples).all()
         assert np.ptp(result.samples, axis=1).max() > 1e-4
 
+    @pytest.mark.slow
     def test_hypotheses_depend_on_nothing_but_their_item(self, name):
         batch = make_batch(3, frames=FRAMES)
         whole = np.asarray(sample(name).samples)
@@ -44,6 +45,7 @@ class TestSampling:
         more = sample(name, num_hypotheses=3).samples
         np.testing.assert_allclose(more[:, :2], whole, atol=2e-5)
 
+    @pytest.mark.slow
     def test_flip_averaging_is_an_option(self, name):
         change = sample(name, flip=False).samples - sample(name).samples
         assert np.abs(change).max() > 1e-4
@@ -78,6 +80,7 @@ class TestLoss:
         assert np.isfinite(loss)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
+    @pytest.mark.slow
     def test_padding_may_hold_anything(self, name):
         batch = make_batch(3, frames=FRAMES)
         mask = batch.mask.copy()
@@ -159,6 +162,7 @@ def test_keypoints_of_another_skeleton(name):
         make_system(make_config(name), frozen=variables)
 
 
+@pytest.mark.slow
 @BOTH
 def test_the_other_skeleton(name):
     """MPI-INF-3DHP has its root in the middle of the joints."""

@@ -1,4 +1,4 @@
-"""Fan-out: the same hypotheses whatever their number, the chunk size or the neighbours."""
+"""Fan-out, up to rounding: the same hypotheses whatever their number, chunks or neighbours."""
 
 import jax
 import jax.numpy as jnp
@@ -22,19 +22,19 @@ def run(num_hypotheses, *, items=ITEMS, keys=KEYS, max_chains=0):
 
 
 def test_adding_hypotheses_keeps_the_first_ones():
-    np.testing.assert_array_equal(run(8)[:, :3], run(3))
+    np.testing.assert_allclose(run(8)[:, :3], run(3), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("max_chains", [1, 4, 7, 20, 100])
 def test_chunks_change_nothing(max_chains):
-    np.testing.assert_array_equal(run(4, max_chains=max_chains), run(4))
+    np.testing.assert_allclose(run(4, max_chains=max_chains), run(4), rtol=1e-6, atol=1e-6)
 
 
 def test_an_item_does_not_depend_on_its_neighbours():
     some = jnp.array([3, 1])
     items = {"mean": ITEMS["mean"][some]}
     keys = item_keys(jax.random.key(0), some)
-    np.testing.assert_array_equal(run(4, items=items, keys=keys), run(4)[some])
+    np.testing.assert_allclose(run(4, items=items, keys=keys), run(4)[some], rtol=1e-6, atol=1e-6)
 
 
 def test_hypotheses_and_items_differ():

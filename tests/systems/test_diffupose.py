@@ -260,6 +260,7 @@ class TestLoss:
 
 
 class TestVariants:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "model",
         [

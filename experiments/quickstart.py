@@ -1,6 +1,6 @@
 """Trains a small DiffuPose from nothing, and shows what it makes of motion it has not seen.
 
-python -m experiments.quickstart [--data=DIR] [--workdir=runs/quickstart]
+python -m experiments.quickstart [--data=DIR] [--workdir=DIR]
 
 Uses the embedded procedural motion, or with --data the `train.npz` and `val.npz` of a folder in the
 layout of `posediff_jax.data.load_cmu17`. Prints a table, writes a checkpoint and a picture, and
@@ -42,7 +42,9 @@ NEEDED_GAIN = 0.4  # of the mean pose's error
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", "The run's config.")
 _DATA = flags.DEFINE_string("data", "", "Folder with train.npz and val.npz; else procedural.")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "Where checkpoint and picture go.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "", "Where checkpoint and picture go; by default a folder in runs/ for each motion."
+)
 
 
 def run(config: ConfigDict, workdir: str | Path, data: str = "") -> dict[str, dict[str, float]]:
@@ -83,7 +85,7 @@ def run(config: ConfigDict, workdir: str | Path, data: str = "") -> dict[str, di
     batch = val_table.gather(scored)
     truth = np.asarray(batch.pose)
     sampler = make_sampler(system, eval_variables(state), num_hypotheses=config.num_hypotheses)
-    parts = [val_table.gather(part) for part in np.split(scored, SAMPLING_BATCHES)]
+    parts = [val_table.gather(p) for p in np.array_split(scored, SAMPLING_BATCHES) if len(p)]
     hypotheses = sample_all(
         stream_key(config.seed, "eval"),
         sampler,
@@ -126,6 +128,8 @@ def load_clips(config: ConfigDict, data: str) -> tuple[list[MotionClip], list[Mo
     """Training clips and clips of motion not in them, in pieces with a camera each."""
     options = config.data
     frames = options.frames_per_clip
+    if data and not Path(data).is_dir():
+        raise FileNotFoundError(f"data: expected a folder with train.npz and val.npz, got {data!r}")
     if data:
         splits = [load_cmu17(data, split) for split in ("train", "val")]
     else:
@@ -146,7 +150,9 @@ def _mean_pose(table: ItemTable, like: NDArray) -> NDArray:
 def main(argv: list[str]) -> None:
     """Runs and judges."""
     start(argv)
-    rows = run(_CONFIG.value, _WORKDIR.value, _DATA.value)
+    motion = Path(_DATA.value).resolve().name if _DATA.value else "procedural"
+    workdir = _WORKDIR.value or f"runs/quickstart_{motion}"
+    rows = run(_CONFIG.value, workdir, _DATA.value)
     baseline, *_, final = (figures["mpjpe"] for figures in rows.values())
     gain = 1 - final / baseline
     print(f"{gain:.0%} below the mean pose (needed: {NEEDED_GAIN:.0%})")

@@ -249,7 +249,7 @@ def check_in_front(points: Any, *, name: str = "points", skeleton: Skeleton | No
     ValueError: points: expected z > 0 m (in front of the camera), got z = -0.5 at frame 0, joint 1
     """
     check_points(points, 3, name=name)
-    depth = np.asarray(points)[..., 2]
+    depth = np.atleast_1d(np.asarray(points)[..., 2])
     bad = np.argwhere(~(depth > 0))
     if not bad.size:
         return

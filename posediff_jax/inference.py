@@ -35,7 +35,8 @@ def make_sampler(
       return_trajectory: Also return the state after each step.
 
     Returns:
-      `(key, batch) -> SampleResult` with NumPy arrays on the host, `(B, H, F, J, 3)`.
+      `(key, batch) -> SampleResult` with NumPy arrays on the host, `(B, H, F, J, 3)`. It raises
+      a ValueError for an empty batch and for keypoints that are not finite in an unmasked frame.
     """
     devices = local_devices(devices)
     sample = partial(
@@ -45,6 +46,7 @@ def make_sampler(
     variables = replicate(dict(variables), devices)
 
     def sample_batch(key: jax.Array, batch: PoseBatch) -> SampleResult:
+        _check_values(batch)
         result = mapped(key, variables, shard_batch(_padded(batch, len(devices)), len(devices)))
         return jax.tree.map(lambda x: _gather(x, batch.num_items), jax.device_get(result))
 
@@ -74,6 +76,19 @@ def sample_all(
     if not parts:
         raise ValueError("batches: expected at least one batch, got none")
     return np.concatenate(parts)
+
+
+def _check_values(batch: PoseBatch) -> None:
+    if batch.num_items < 1:
+        raise ValueError(f"batch: expected at least one item, got {np.shape(batch.keypoints)}")
+    finite = np.isfinite(np.asarray(batch.keypoints)).all(axis=-1)
+    bad = np.argwhere(~finite & (np.asarray(batch.mask)[..., None] > 0))
+    if bad.size:
+        item, frame, joint = bad[0]
+        raise ValueError(
+            f"batch.keypoints: expected finite values, got {batch.keypoints[item, frame, joint]} "
+            f"at item {item}, frame {frame}, joint {joint}"
+        )
 
 
 def _padded(batch: PoseBatch, multiple: int) -> PoseBatch:

@@ -66,19 +66,19 @@ def schedule_from_betas(betas: ArrayLike, *, dtype: DTypeLike = np.float32) -> S
     """Derives all tables from the variances beta_t.
 
     Args:
-      betas: `(T,)` variances, each in [0, 1).
+      betas: `(T,)` variances, each in (0, 1).
       dtype: Type of the stored tables; the arithmetic is float64.
 
     Raises:
-      ValueError: `betas` is not one-dimensional, is empty, or leaves [0, 1).
+      ValueError: `betas` is not one-dimensional, is empty, or leaves (0, 1).
     """
     b = np.asarray(betas, np.float64)
     if b.ndim != 1 or b.size == 0:
         raise ValueError(f"betas: expected shape (T,) with T >= 1, got {b.shape}")
     # Written so that a NaN fails too.
-    bad = np.flatnonzero(~((b >= 0) & (b < 1)))
+    bad = np.flatnonzero(~((b > 0) & (b < 1)))
     if bad.size:
-        raise ValueError(f"betas: expected values in [0, 1), got {b[bad[0]]} at t = {bad[0]}")
+        raise ValueError(f"betas: expected values in (0, 1), got {b[bad[0]]} at t = {bad[0]}")
     abar = np.cumprod(1 - b)
     prev = np.append(1.0, abar[:-1])
     variance = b * (1 - prev) / (1 - abar)
@@ -263,5 +263,5 @@ def _at(table: NDArray, t: Array, like: Array) -> Array:
 
 
 def _check_num_timesteps(num_timesteps: int) -> None:
-    if num_timesteps < 1:
+    if num_timesteps != int(num_timesteps) or num_timesteps < 1:
         raise ValueError(f"num_timesteps: expected at least 1, got {num_timesteps}")

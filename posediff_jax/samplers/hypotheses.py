@@ -32,12 +32,18 @@ def fan_out(
       The results with leading axes `(B, H)`.
 
     Raises:
-      ValueError: `num_hypotheses` below 1 or `max_chains` below 0.
+      ValueError: `num_hypotheses` below 1, `max_chains` below 0, or not one key per item.
     """
     if num_hypotheses < 1:
         raise ValueError(f"num_hypotheses: expected at least 1, got {num_hypotheses}")
     if max_chains < 0:
         raise ValueError(f"max_chains: expected 0 (no bound) or more, got {max_chains}")
+    sizes = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(items)}
+    if keys.ndim != 1 or sizes != {keys.shape[0]} or not keys.shape[0]:
+        raise ValueError(
+            f"keys, items: expected one typed key per item, got keys {keys.shape} and items "
+            f"with leading axes {sorted(sizes)}"
+        )
     num_items = keys.shape[0]
     num_chains = num_items * num_hypotheses
     chain_keys = jax.vmap(lambda k: jax.random.split(k, num_hypotheses))(keys).reshape(num_chains)

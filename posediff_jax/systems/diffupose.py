@@ -16,6 +16,7 @@ import numpy as np
 
 from posediff_jax.config import read_dtype, read_options
 from posediff_jax.denoisers.diffupose import DiffuPoseGCN
+from posediff_jax.denoisers.graph import make_adjacency
 from posediff_jax.denoisers.unet import PoseUNet
 from posediff_jax.geometry import flip
 from posediff_jax.keys import frame_keys
@@ -126,6 +127,8 @@ def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> S
     schedule = make_schedule(process.schedule, process.num_timesteps)
     loss_options = read_options(LossOptions, config["loss"], where="loss")
     weights = joint_weights(loss_options.joint_weights, skeleton)
+    if not process.clip > 0:
+        raise ValueError(f"process.clip: expected more than 0, got {process.clip}")
     sampler = read_options(SamplerOptions, config["sampler"], where="sampler")
     _check_sampler(sampler, schedule)
     return System(
@@ -144,6 +147,7 @@ def make_network(options: ModelOptions, skeleton: Skeleton) -> nn.Module:
     dtype = read_dtype(options.dtype, where="model.dtype")
     if options.network == "unet":
         return PoseUNet(skeleton, dtype=dtype)
+    make_adjacency(skeleton, options.adjacency)  # type: ignore[arg-type]  # refuses other names
     if options.network != "gcn":
         raise ValueError(f"model.network: expected 'gcn' or 'unet', got {options.network!r}")
     return DiffuPoseGCN(
@@ -349,7 +353,7 @@ def _check_sampler(options: SamplerOptions, schedule: Schedule) -> None:
     """Refuses at build time what the samplers would refuse at the first batch."""
     if options.name not in ("ddim", "ddpm"):
         raise ValueError(f"sampler.name: expected 'ddim' or 'ddpm', got {options.name!r}")
-    if not 1 <= options.num_steps <= schedule.num_timesteps:
+    if options.name == "ddim" and not 1 <= options.num_steps <= schedule.num_timesteps:
         raise ValueError(
             f"sampler.num_steps: expected 1 to {schedule.num_timesteps} (process.num_timesteps), "
             f"got {options.num_steps}"

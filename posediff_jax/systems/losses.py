@@ -20,12 +20,16 @@ def training_pair(batch: PoseBatch, skeleton: Skeleton) -> tuple[Array, Array]:
       `(B, F, J, 3)` metres and `(B, F, J, 2)` screen units.
 
     Raises:
-      ValueError: The batch has no poses, or other joints.
+      ValueError: The batch has no poses, other joints, or a mask that is not `(B, F)`.
     """
     if batch.pose is None:
         raise ValueError("batch.pose: expected root-relative poses to train on, got None")
     check_joints(batch.pose, skeleton, channels=3, name="batch.pose")
     check_joints(batch.keypoints, skeleton, channels=2, name="batch.keypoints")
+    if jnp.shape(batch.mask) != jnp.shape(batch.pose)[:2]:
+        raise ValueError(
+            f"batch.mask: expected {jnp.shape(batch.pose)[:2]} (B, F), got {jnp.shape(batch.mask)}"
+        )
     real = jnp.asarray(batch.mask)[..., None, None] > 0
     return jnp.where(real, batch.pose, 0), jnp.where(real, batch.keypoints, 0)
 

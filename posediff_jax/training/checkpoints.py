@@ -226,7 +226,11 @@ class CheckpointStore:
 
 
 def load_variables(
-    directory: str | os.PathLike[str], *, which: str = "auto", step: int | None = None
+    directory: str | os.PathLike[str],
+    *,
+    which: str = "auto",
+    step: int | None = None,
+    skeleton: str | None = None,
 ) -> tuple[dict[str, PyTree], CheckpointInfo]:
     """Reads what inference needs: variables and description, not the optimiser.
 
@@ -235,6 +239,7 @@ def load_variables(
       which: "ema" (averaged), "raw" (as trained), or "auto": averaged where there are such.
       step: Which checkpoint; by default the best one where evaluations chose one, else the
         newest. A broken one is then passed over with a warning.
+      skeleton: Name of the skeleton that the weights are meant for; others are refused.
 
     Returns:
       Linen variables as NumPy arrays, and the description.
@@ -242,7 +247,8 @@ def load_variables(
     Raises:
       FileNotFoundError: No checkpoint there.
       BrokenCheckpointError: A file is missing, truncated or changed.
-      ValueError: Unknown `which`, or "ema" where the recipe has no average.
+      ValueError: Unknown `which`, "ema" where the recipe has no average, or weights of another
+        skeleton.
     """
     if which not in ("auto", "ema", "raw"):
         raise ValueError(f"which: expected 'auto', 'ema' or 'raw', got {which!r}")
@@ -250,6 +256,9 @@ def load_variables(
     store = CheckpointStore(nested if nested.is_dir() else directory)
     if not store.steps():
         raise FileNotFoundError(f"{directory}: expected a folder with checkpoints, found none")
+    newest = store.latest_info()
+    if skeleton is not None and newest is not None and "skeleton" in newest.metadata:
+        check_skeleton(newest.metadata["skeleton"], skeleton)
     if step is not None:
         return _load_step(store, step, which)
     best = store.best_step()

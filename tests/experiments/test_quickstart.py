@@ -37,6 +37,8 @@ def test_leaves_a_checkpoint_and_a_picture(workdir):
     variables, info = load_variables(workdir)
     assert set(variables) == {"params", "batch_stats"}
     assert info.metadata["skeleton"] == "h36m_17"
+    with pytest.raises(ValueError, match="trained on skeleton 'h36m_17'"):
+        load_variables(workdir, skeleton="h36m_16")
     assert info.config["model"]["width"] == 32
 
 
@@ -80,7 +82,7 @@ def test_the_command_fails_unless_the_mean_pose_is_beaten(tmp_path):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"data: expected a folder .*nowhere"):
         quickstart.run(get_config(), tmp_path, data=str(tmp_path / "nowhere"))
 
 

@@ -113,9 +113,9 @@ def test_linear_refuses_few_steps_by_name(num_timesteps):
         linear_schedule(num_timesteps)
 
 
-@pytest.mark.parametrize("betas", [[0.1, 1.0], [0.1, -0.1], [0.1, float("nan")]])
+@pytest.mark.parametrize("betas", [[0.1, 1.0], [0.1, 0.0], [0.1, -0.1], [0.1, float("nan")]])
 def test_beta_outside_its_range_is_named(betas):
-    with pytest.raises(ValueError, match=r"betas: expected values in \[0, 1\), got .* at t = 1"):
+    with pytest.raises(ValueError, match=r"betas: expected values in \(0, 1\), got .* at t = 1"):
         schedule_from_betas(betas)
 
 

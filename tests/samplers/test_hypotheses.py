@@ -68,6 +68,11 @@ def test_memory_is_bounded_by_the_chunk():
     assert temporary_bytes(8) < 0.25 * temporary_bytes(0)
 
 
+def test_one_key_per_item_is_needed():
+    with pytest.raises(ValueError, match=r"keys, items: expected one typed key per item"):
+        run(2, keys=KEYS[:4])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

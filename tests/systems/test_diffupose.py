@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from posediff_jax.calibration import default_camera
 from posediff_jax.geometry import flip
 from posediff_jax.inference import make_sampler, sample_all
+from posediff_jax.keys import frame_keys
 from posediff_jax.skeleton import H36M_16, H36M_17, HUMANEVA_15, get_skeleton
 from posediff_jax.systems import diffupose, make_system
 from posediff_jax.systems.losses import masked_mean
@@ -179,6 +180,13 @@ class TestSampling:
         assert len(traces) == 1
 
 
+def draw(key, pose, num_timesteps):
+    """The documented draw of one frame: a key each for the timestep and the noise."""
+    t_key, noise_key = jax.random.split(key)
+    t = jax.random.randint(t_key, (), 0, num_timesteps)
+    return t, jax.random.normal(noise_key, pose.shape)
+
+
 def run_chains(system, variables, keys, batch):
     """Plain chains with given keys (B, H), by way of the sampler's own parts."""
     model, skeleton, schedule, clip, options = system.sample.args
@@ -209,6 +217,31 @@ class TestLoss:
         np.testing.assert_allclose(
             weighted, (error * weights[:, None]).mean(axis=(1, 2)), rtol=1e-12
         )
+
+    def test_the_objective_is_that_of_the_noised_pose(self, system, variables):
+        """Every draw made again from the item's key, the mean taken in NumPy."""
+        batch, key = make_batch(), jax.random.key(2)
+        model, _, schedule, _, condition_weight = system.loss.args
+        keys = frame_keys(key, batch.index, 1)
+        t, noise = jax.vmap(jax.vmap(lambda k, x: draw(k, x, 8)))(keys, batch.pose)
+        signal, sigma = (np.asarray(r)[..., None, None] for r in schedule.rates(t))
+        x_t = signal * batch.pose + sigma * np.asarray(noise)
+        output = np.asarray(model.apply(variables, batch.keypoints, jnp.asarray(x_t), t))
+        target = np.concatenate([noise, batch.keypoints], axis=-1)
+        weights = diffupose.joint_weights("diffupose", H36M_17)[:, None]
+        expected = (np.abs(output - target) * weights * [1, 1, 1, 0.8, 0.8]).mean()
+        loss, _ = system.loss(key, variables, batch, train=False)
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
+        assert condition_weight == 0.8
+        assert diffupose.ProcessOptions().clip == 1.0
+
+    def test_timesteps_are_uniform_and_noise_is_not_their_key(self):
+        keys = jax.random.split(jax.random.key(0), 4000)
+        t, noise = jax.vmap(lambda k: draw(k, jnp.zeros(3), 8))(keys)
+        counts = np.bincount(np.asarray(t), minlength=8)
+        assert counts.size == 8
+        assert (np.abs(counts - 500) < 100).all()
+        assert abs(np.corrcoef(np.asarray(t), np.asarray(noise)[:, 0])[0, 1]) < 0.1
 
     def test_joint_weights_sum_to_the_published_totals(self):
         assert diffupose.joint_weights("diffupose", H36M_17).sum() == 34
@@ -249,7 +282,7 @@ class TestLoss:
         assert not evaluated.mutable
 
     def test_masked_mean_over_devices_is_the_global_mean(self):
-        values = jnp.arange(16.0).reshape(8, 2, 1)
+        values = jnp.arange(16.0).reshape(8, 2, 1) ** 2
         mask = (values % 5 != 0).astype(jnp.float32)
 
         def device(v, m):
@@ -313,6 +346,8 @@ class TestBadInput:
             ({"process": {"schedule": "linear"}}, "num_timesteps: .*T > 20, got 8"),
             ({"sampler": {"num_steps": 9}}, "sampler.num_steps: expected 1 to 8 .*got 9"),
             ({"sampler": {"name": "euler"}}, "sampler.name: expected 'ddim' or 'ddpm'"),
+            ({"process": {"clip": 0.0}}, "process.clip: expected more than 0, got 0.0"),
+            ({"model": {"adjacency": "x"}}, "adjacency: expected one of"),
             ({"sampler": {"eta": 2.0}}, "sampler.eta: expected a value in"),
             ({"loss": {"joint_weights": "x"}}, "loss.joint_weights: expected 'diffupose'"),
             ({"skeleton": "coco_17"}, "loss.joint_weights: 'diffupose' is defined for"),
@@ -334,6 +369,20 @@ class TestBadInput:
             system.sample(jax.random.key(0), variables, batch, num_hypotheses=1)
         with pytest.raises(ValueError, match=r"batch.pose: expected \(..., 17, 3\)"):
             system.loss(jax.random.key(0), variables, batch, train=False)
+
+    def test_keypoints_that_are_not_finite_are_refused(self, system, variables):
+        batch = make_batch(2)
+        batch.keypoints[1, 0, 3] = np.nan
+        sampler = make_sampler(system, variables, num_hypotheses=1)
+        with pytest.raises(ValueError, match=r"batch.keypoints: .* item 1, frame 0, joint 3"):
+            sampler(jax.random.key(0), batch)
+        with pytest.raises(ValueError, match="batch: expected at least one item"):
+            sampler(jax.random.key(0), rows(batch, []))
+
+    def test_a_mask_of_items_is_refused(self, system, variables):
+        batch = make_batch(2)
+        with pytest.raises(ValueError, match=r"batch.mask: expected \(2, 1\) \(B, F\), got \(2,\)"):
+            system.loss(jax.random.key(0), variables, batch.replace(mask=np.ones(2)), train=False)
 
     def test_training_without_poses_is_refused(self, system, variables):
         batch = dataclasses.replace(make_batch(2), pose=None)

@@ -378,7 +378,7 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"batch.keypoints: .* item 1, frame 0, joint 3"):
             sampler(jax.random.key(0), batch)
         with pytest.raises(ValueError, match="batch: expected at least one item"):
-            sampler(jax.random.key(0), rows(batch, []))
+            sampler(jax.random.key(0), rows(batch, np.arange(0)))
 
     def test_a_mask_of_items_is_refused(self, system, variables):
         batch = make_batch(2)

@@ -138,7 +138,8 @@ def load_clips(config: ConfigDict, data: str) -> tuple[list[MotionClip], list[Mo
             procedural_motion(seed, num_clips=count, frames=frames)
             for seed, count in zip(seeds, counts, strict=True)
         ]
-    return tuple([piece for clip in split for piece in clip.split(frames)] for split in splits)  # type: ignore[return-value]
+    train_clips, val_clips = ([p for clip in split for p in clip.split(frames)] for split in splits)
+    return train_clips, val_clips
 
 
 def _mean_pose(table: ItemTable, like: NDArray) -> NDArray:

@@ -197,7 +197,7 @@ def camera_from_vector(vector: Array, image_size: Any) -> Camera:
     size = _aligned_size(vector, image_size)
     focal = vector[..., :2] * (size[..., :1] / 2.0)
     lead = focal.shape[:-1]
-    return Camera(  # type: ignore[call-arg]
+    return Camera(
         focal=focal,
         center=center,
         image_size=jnp.broadcast_to(size, (*lead, 2)),

@@ -7,6 +7,8 @@ from posediff_jax.data.batching import epoch_order as epoch_order
 from posediff_jax.data.batching import item_table as item_table
 from posediff_jax.data.batching import num_batches as num_batches
 from posediff_jax.data.cmu17 import load_cmu17 as load_cmu17
+from posediff_jax.data.human36m import load_human36m as load_human36m
+from posediff_jax.data.humaneva import load_humaneva as load_humaneva
 from posediff_jax.data.motion import MotionClip as MotionClip
 from posediff_jax.data.npz import read_npz as read_npz
 from posediff_jax.data.official import official_epoch as official_epoch

@@ -97,13 +97,14 @@ def write_fake_human36m(
     return worlds
 
 
-def write_fake_humaneva(folder, *, frames=12, seed=0):
+def write_fake_humaneva(folder, *, subjects=("S1", "S2", "S3"), frames=12, seed=0):
     """Writes the 3D file and ground-truth keypoints of VideoPose3D's HumanEva-I.
 
-    Each recording of S1 to S3 has three chunks, of which the second is corrupt and absent.
+    Each recording has three chunks, of which the second is corrupt and absent.
 
     Args:
       folder: Gets the files.
+      subjects: Who is in them.
       frames: Of each chunk.
       seed: Of the motion.
 
@@ -113,9 +114,7 @@ def write_fake_humaneva(folder, *, frames=12, seed=0):
     actions = ("Walking", "Jog", "ThrowCatch", "Gestures", "Box")
     takes = [f"{action} 1 chunk{chunk}" for action in actions for chunk in (0, 2)]
     worlds, pixels = {}, {}
-    groups = [
-        f"{part}/{subject}" for subject in ("S1", "S2", "S3") for part in ("Train", "Validate")
-    ]
+    groups = [f"{part}/{subject}" for subject in subjects for part in ("Train", "Validate")]
     for g, group in enumerate(groups):
         motion = [w[:, JOINTS_OF_15] for w in _motion((seed, g), len(takes), frames)]
         worlds[group] = dict(zip(takes, motion, strict=True))

@@ -22,6 +22,8 @@ from posediff_jax.types import Camera
 Nested = dict[str, dict[str, Any]]
 Views = dict[str, list[NDArray]]
 
+# Beyond these, numbers are those of a broken file.
+_FARTHEST_M, _FARTHEST_PX = 1e3, 1e6
 # Metres from hip to knee of any grown person, whatever the joint convention.
 _THIGH = (0.2, 0.8)
 
@@ -115,6 +117,7 @@ def check_positions(
     array = check_array(value, (None, joints, 3), path=path, key=key)
     if len(array) == 0:
         raise ValueError(f"{path}: key {key!r}: expected at least one frame, got {array.shape}")
+    _check_magnitude(array, _FARTHEST_M, "metres", f"{path}: key {key!r}")
     array = array.astype(np.float64)
     length = float(np.median(np.linalg.norm(array[:, thigh[0]] - array[:, thigh[1]], axis=-1)))
     if not _THIGH[0] <= length <= _THIGH[1]:
@@ -165,6 +168,7 @@ def check_views(
                 f"{path}: key {place!r}: expected at least the {num_frames} frames of the 3D "
                 f"positions, got {len(view)}"
             )
+        _check_magnitude(view, _FARTHEST_PX, "pixels", f"{path}: key {place!r}")
         views.append(view[:num_frames].astype(np.float32))
     return views
 
@@ -226,6 +230,12 @@ def in_camera_axes(takes: Mapping[str, NDArray], cameras: Camera) -> dict[str, N
     joints = np.asarray(jax.device_get(world_to_camera(cameras, jnp.asarray(stacked))))
     cuts = np.cumsum([len(take) for take in takes.values()])[:-1]
     return dict(zip(takes, np.split(joints, cuts, axis=1), strict=True))
+
+
+def _check_magnitude(array: NDArray, limit: float, unit: str, label: str) -> None:
+    largest = np.abs(array).max(initial=0.0)
+    if largest > limit:
+        raise ValueError(f"{label}: expected {unit} of at most {limit:g}, got {largest:.4g}")
 
 
 def _describe(value: Any) -> str:

@@ -184,6 +184,10 @@ ONES = np.ones((2, 17, 2), np.float32)
             *("3d", "positions_3d", with_take(np.full((2, 32, 3), np.nan, np.float32))),
             "positions_3d/S9/Photo': expected finite values",
         ),
+        (
+            *("3d", "positions_3d", with_take(np.full((2, 32, 3), 1e39))),
+            r"positions_3d/S9/Photo': expected metres of at most 1000, got 1e\+39",
+        ),
         ("3d", "positions_3d", with_take(None), "positions_3d/S9/Photo': .* got NoneType"),
         (
             *("3d", "positions_3d", with_take(np.ones((2, 32, 3), np.float32), "Sit 1")),
@@ -198,6 +202,14 @@ ONES = np.ones((2, 17, 2), np.float32)
         (
             *("2d_h36m_gt", "positions_2d", with_take([ONES, ONES[:, :16], ONES, ONES])),
             r"Photo\[55011271\]': expected shape \(any, 17, 2\), got \(2, 16, 2\)",
+        ),
+        (
+            *(
+                "2d_h36m_gt",
+                "positions_2d",
+                with_take([ONES, ONES, ONES, -1e39 * np.float64(ONES)]),
+            ),
+            r"Photo\[60457274\]': expected pixels of at most 1e\+06, got 1e\+39",
         ),
         ("2d_h36m_gt", "metadata", lambda _: "h36m", "'metadata': expected a dictionary, got str"),
         (

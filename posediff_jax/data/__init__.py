@@ -1,11 +1,13 @@
 """Readers, synthetic motion and virtual cameras, windows, and batches. NumPy on the host."""
 
+from posediff_jax.data.asf_amc import load_asf_amc as load_asf_amc
 from posediff_jax.data.batching import ItemTable as ItemTable
 from posediff_jax.data.batching import batches as batches
 from posediff_jax.data.batching import endless_batches as endless_batches
 from posediff_jax.data.batching import epoch_order as epoch_order
 from posediff_jax.data.batching import item_table as item_table
 from posediff_jax.data.batching import num_batches as num_batches
+from posediff_jax.data.bvh import load_bvh as load_bvh
 from posediff_jax.data.cmu17 import load_cmu17 as load_cmu17
 from posediff_jax.data.human36m import load_human36m as load_human36m
 from posediff_jax.data.humaneva import load_humaneva as load_humaneva

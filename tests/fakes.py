@@ -147,7 +147,9 @@ def _motion(seed, count, frames):
     for clip in procedural_motion(number, num_clips=count, frames=frames):
         x, y, z = np.moveaxis(clip.poses, -1, 0)
         world = np.stack([x, -z, y], axis=-1)
-        world[..., :2] -= world[:, :1, :2].mean(axis=0)
+        path = world[:, :1, :2].copy()
+        # However far they walk they stay within a metre, where every camera sees them.
+        world[..., :2] += np.tanh(path - path.mean(axis=0)) - path
         yield world.astype(np.float32)
 
 

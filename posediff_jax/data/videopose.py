@@ -82,10 +82,10 @@ def check_symmetry(entries: Mapping[str, Any], skeleton: Skeleton, path: pathlib
     label = f"{path}: key 'metadata'"
     if not isinstance(metadata, dict):
         raise ValueError(f"{label}: expected a dictionary, got {_describe(metadata)}")
-    symmetry = metadata.get("keypoints_symmetry")
+    symmetry: Any = metadata.get("keypoints_symmetry")
     try:
-        found = tuple(tuple(int(joint) for joint in side) for side in symmetry)  # type: ignore[union-attr]
-    except (TypeError, ValueError):
+        found = tuple(tuple(int(joint) for joint in side) for side in symmetry)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"{label}: keypoints_symmetry: expected two lists of joints, got {symmetry!r}"
         ) from None

@@ -217,6 +217,10 @@ ONES = np.ones((2, 17, 2), np.float32)
             "'metadata': keypoints_symmetry: expected two lists of joints, got None",
         ),
         (
+            *("2d_h36m_gt", "metadata", lambda _: {"keypoints_symmetry": [[1], [float("inf")]]}),
+            "'metadata': keypoints_symmetry: expected two lists of joints, got",
+        ),
+        (
             *("2d_h36m_gt", "metadata", lambda m: {"keypoints_symmetry": SWAPPED}),
             r"'metadata': keypoints_symmetry: expected left \(4, 5, .* 'h36m_17'",
         ),

@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import least_squares
 
 from posediff_jax.camera import project
+from posediff_jax.data.batching import item_table
 from posediff_jax.data.humaneva import fit_lens, load_humaneva
 from posediff_jax.skeleton import HUMANEVA_15
 from tests import fakes
@@ -115,6 +116,15 @@ def test_coco_detections_become_15_joints(data, tmp_path):
         hips = b.keypoints_px[:, [8, 11]].mean(axis=1)
         np.testing.assert_allclose(a.keypoints_px[:, 0], hips, rtol=1e-6)
         np.testing.assert_array_equal(a.pose, b.pose)
+
+
+def test_batches_come_out_as_from_any_reader(data):
+    folder, _ = data
+    found = load_humaneva(folder, "validate", subjects=("S3",), actions=("Box",))
+    batch = item_table(found, length=3, augment=True).gather(np.arange(4))
+    assert batch.keypoints.shape == (4, 3, 15, 2)
+    assert batch.pose.shape == (4, 3, 15, 3)
+    assert np.abs(batch.keypoints).max() < 1.2
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_unknown_options_are_refused(options, message, data):
         (
             "Walking 1",
             np.ones((2, 15, 3), np.float32),
-            "Walking 1': expected an action of .* chunk",
+            "Walking 1': expected a name like 'Walking 1 chunk0'",
         ),
         ("Box 1 chunk0", np.ones((2, 20, 3), np.float32), r"\(any, 15, 3\), got \(2, 20, 3\)"),
         ("Box 1 chunk5", np.eye(15, 3, dtype=np.float32)[None], "expected the take 'Box 1 chunk5'"),

@@ -16,9 +16,7 @@ VIEWS = virtual_views(0, procedural_motion(0, num_clips=3, frames=7), H36M_17)
 
 
 def every(step, views=VIEWS):
-    return ScoredViews(
-        views, tuple(np.arange(s.num_frames) % step == 0 for s in views.sequences)
-    )
+    return ScoredViews(views, tuple(np.arange(s.num_frames) % step == 0 for s in views.sequences))
 
 
 def frames_of(items):

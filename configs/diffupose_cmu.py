@@ -40,11 +40,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.ema = ConfigDict({"beta": 0.999, "update_every": 1, "update_after_step": 100})
     config.training = ConfigDict(
         {
-            "batch_size": 256,
-            "num_steps": 40_000,
+            "batch_size": 64,
+            "num_steps": 54_000,
             "log_every": 200,
-            "save_every": 2000,
-            "eval_every": 5000,
+            "save_every": 3000,
+            "eval_every": 6000,
         }
     )
     config.evaluation = ConfigDict({"num_hypotheses": 10, "train_hypotheses": 1, "batch_size": 128})

@@ -102,6 +102,14 @@ class PosePrior(Protocol):
         """The loss of each pose: `(...)` and `(..., J, 3)` to `(...)`."""
         ...
 
+    def times(self, t_range: tuple[float, float], count: int) -> Array:
+        """Times spread evenly between two shares of the process, `(count,)`."""
+        ...
+
+    def perturb(self, pose: Array, t: Array, noise: Array) -> Array:
+        """The forward process."""
+        ...
+
     def label(self, t: Array) -> Array:
         """What the network is told of a time."""
         ...
@@ -143,7 +151,15 @@ class ScorePrior:
         time_key, noise_key = jax.random.split(key)
         t = draw_time(time_key, self.sde, eps=self.time_eps)
         noise = jax.random.normal(noise_key, pose.shape, pose.dtype)
-        return t, perturb(self.sde, pose, t, noise), noise
+        return t, self.perturb(pose, t, noise), noise
+
+    def times(self, t_range: tuple[float, float], count: int) -> Array:
+        """See `PosePrior.times`."""
+        return self.sde.horizon * jnp.linspace(*t_range, count)
+
+    def perturb(self, pose: Array, t: Array, noise: Array) -> Array:
+        """See `process.sdes.perturb`."""
+        return perturb(self.sde, pose, t, noise)
 
     def loss(self, t: Array, eps: Array, noise: Array) -> Array:
         """See `score_matching_loss`."""
@@ -205,7 +221,16 @@ class DiscretePrior:
         step_key, noise_key = jax.random.split(key)
         k = jax.random.randint(step_key, (), 0, self.schedule.num_timesteps)
         noise = jax.random.normal(noise_key, pose.shape, pose.dtype)
-        return k, q_sample(self.schedule, pose, k, noise), noise
+        return k, self.perturb(pose, k, noise), noise
+
+    def times(self, t_range: tuple[float, float], count: int) -> Array:
+        """See `PosePrior.times`."""
+        last = self.schedule.num_timesteps - 1
+        return jnp.round(last * jnp.linspace(*t_range, count)).astype(jnp.int32)
+
+    def perturb(self, pose: Array, t: Array, noise: Array) -> Array:
+        """See `q_sample`."""
+        return q_sample(self.schedule, pose, t, noise)
 
     def loss(self, t: Array, eps: Array, noise: Array) -> Array:
         """|z - eps|^2, summed or averaged as `reduction` says."""

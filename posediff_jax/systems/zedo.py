@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from posediff_jax.config import read_dtype, read_options
 from posediff_jax.denoisers.score_mlp import LABEL_SCALE, ScoreMLP, check_score_width
 from posediff_jax.keys import frame_keys
+from posediff_jax.samplers.choose import denoising_energy
 from posediff_jax.samplers.hypotheses import fan_out
 from posediff_jax.skeleton import Skeleton, check_joints, get_skeleton
 from posediff_jax.systems.base import System
@@ -35,6 +36,7 @@ from posediff_jax.systems.zedo_lifting import (
 from posediff_jax.types import Array, Aux, PoseBatch, SampleResult, Variables
 
 GenerateFn = Callable[[Array, Variables], Array]
+EnergyFn = Callable[[Array, Variables, Array], Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,39 @@ def make_generator(config: Mapping[str, Any]) -> GenerateFn:
         return jax.vmap(draw, in_axes=(0, None))(keys, variables)
 
     return generate
+
+
+def make_energy(config: Mapping[str, Any], *, num_times: int = 8) -> EnergyFn:
+    """A score to choose hypotheses by: `(key, variables, poses) -> energies`.
+
+    `poses` is any `(..., J, 3)`, the result `(...)`: `samplers.choose.denoising_energy` at times of
+    `sampler.t_range`, in two network calls each.
+
+    Args:
+      config: As for `from_config`.
+      num_times: K.
+
+    Raises:
+      ValueError: As `from_config`; or `num_times` is below 1.
+      TypeError: Likewise.
+    """
+    skeleton, model, prior, _ = _read_prior(config)
+    options = read_options(SamplerOptions, config["sampler"], where="sampler")
+    check_sampler(options)
+    if num_times < 1:
+        raise ValueError(f"num_times: expected at least 1, got {num_times}")
+    times = prior.times(options.t_range, num_times)
+
+    def energy(key: Array, variables: Variables, poses: Array) -> Array:
+        check_joints(poses, skeleton, channels=3, name="poses")
+
+        def estimate_noise(x: Array, t: Array) -> Array:
+            eps: Any = model.apply(variables, x, prior.label(t) / LABEL_SCALE)
+            return eps.astype(x.dtype)
+
+        return denoising_energy(key, estimate_noise, prior.perturb, poses, times=times)
+
+    return energy
 
 
 def _read_prior(

@@ -18,6 +18,7 @@ from posediff_jax.samplers.ray_geometry import solve_translation
 from posediff_jax.samplers.zero_shot import optimise_poses, score_steps
 from posediff_jax.skeleton import H36M_17, MPI_INF_3DHP_17
 from posediff_jax.systems import make_system
+from posediff_jax.systems.zedo import make_energy, make_generator
 from posediff_jax.types import PoseBatch
 from tests.systems.test_diffupose import rows
 from tests.systems.windows import products_in_loops
@@ -303,6 +304,31 @@ class TestPriors:
         }
         assert value["plain", True] == value["plain", False] == value["turned", False]
         assert abs(value["turned", True] - value["plain", True]) > 1e-3
+
+
+class TestGeneratedAndRanked:
+    @pytest.mark.parametrize("name", ["subvp", pytest.param("ddpm", marks=pytest.mark.slow)])
+    def test_poses_are_drawn_each_from_its_key(self, name):
+        config = make_config(process={"name": name, "num_steps": 25})
+        generate = jax.jit(make_generator(config))
+        keys = jax.random.split(jax.random.key(3), 4)
+        poses = generate(keys, weights())
+        assert poses.shape == (4, 17, 3)
+        np.testing.assert_array_equal(poses[:, 0], 0)
+        assert jnp.std(poses, axis=0)[1:].min() > 0.01
+        np.testing.assert_allclose(generate(keys[::-1], weights())[::-1], poses, atol=1e-4)
+
+    @pytest.mark.parametrize("name", ["subvp", "ddpm"])
+    def test_the_energy_of_a_network_that_says_zero_is_the_noise(self, name):
+        silent = jax.tree_util.tree_map_with_path(
+            lambda path, x: x * 0 if "out" in str(path) else x, weights()
+        )
+        energy = jax.jit(make_energy(make_config(process={"name": name}), num_times=50))
+        values = energy(KEY, silent, make_batch().pose)
+        assert values.shape == (3, 1)
+        np.testing.assert_allclose(values, 1, atol=0.1)
+        with pytest.raises(ValueError, match="num_times: expected at least 1, got 0"):
+            make_energy(make_config(), num_times=0)
 
 
 class TestBadInput:

@@ -173,6 +173,14 @@ def test_which_outputs_may_be_skipped(name, allowed):
     assert may_skip(name) == allowed
 
 
+def test_the_last_digits_of_large_values_are_rounding(tmp_path):
+    poses = read_fixture(GT)["out_3d"] * 1e6
+    largest = np.abs(poses).max()
+    for shift, expected in ((1e-15, "ok"), (1e-12, "MISS")):
+        fixture = read_fixture(write(tmp_path / "x.npz", out_3d=poses))
+        assert judge(fixture, "out_3d", poses + shift * largest, 1e-9).status == expected
+
+
 def test_meta_may_give_the_tolerance(tmp_path):
     changed = read_fixture(GT)["out_3d"] + 1e-4
     for tolerance, expected in ((1e-3, "ok"), ("1e-3 abs in float64", "ok"), (1e-5, "MISS")):

@@ -43,6 +43,9 @@ def write_anchors(path: str | Path, anchors: Anchors) -> None:
     Args:
       path: An `.npz` file; its folder is made if need be.
       anchors: What to write.
+
+    Raises:
+      OSError: It cannot be written; a file that was there is left alone.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

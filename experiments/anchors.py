@@ -1,6 +1,6 @@
 """Anchor poses for ZeDO: K-Means over a set of poses seen by cameras, written to one npz.
 
-python -m experiments.anchors --config=configs/zedo_prior_synthetic.py --output=anchors.npz \
+python -m experiments.anchors --config=configs/zedo_prior_synthetic.py --output=anchors.npz
     [--num=50] [--pick=member] [--most=20000]
 
 Takes the training poses of any config. The published runs have one K-Means for each number S of

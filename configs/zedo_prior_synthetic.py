@@ -60,7 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.training = ConfigDict(
         {
             "batch_size": 512,
-            "num_steps": 10_000,
+            "num_steps": 20_000,
             "log_every": 100,
             "save_every": 1000,
             "eval_every": 0,

@@ -45,7 +45,7 @@ def test_lifting_does_not_depend_on_batches(score, batches):
 
 
 def test_table_4(score, batches):
-    rows = zedo_tables.table_4([score], batches, 2, {"num_iterations": 3})
+    rows = zedo_tables.table_4([score], batches, 2, {"num_iterations": 5})
     assert [row["steps"] for row in rows] == ["", "RO", "RO WU"]
     for row in rows:
         assert row["S=1 p_mpjpe"] <= row["S=1 mpjpe"]

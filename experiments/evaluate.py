@@ -15,10 +15,12 @@ from rich.progress import track
 
 from experiments.common import parse_options, start, write_json
 from experiments.data import PROTOCOLS, load_test
+from posediff_jax.data import read_anchors
 from posediff_jax.evaluation.hypotheses import score_items
 from posediff_jax.evaluation.protocols import NEEDS
 from posediff_jax.evaluation.tables import print_summary, summarise
 from posediff_jax.inference import make_sampler
+from posediff_jax.skeleton import get_skeleton
 from posediff_jax.systems import make_system
 from posediff_jax.training import load_variables, stream_key
 
@@ -29,6 +31,7 @@ _DATA = flags.DEFINE_string("data", "", "Folder of the data, if not where it was
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint; by default the best, else newest.")
 _WEIGHTS = flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Averaged or as trained.")
 _OUT = flags.DEFINE_string("out", "", "Where the JSON goes.")
+_ANCHORS = flags.DEFINE_string("anchors", "", "ZeDO: a file by experiments.anchors.")
 _OVERRIDE = flags.DEFINE_multi_string(
     "sampler", [], "A sampler option to change, such as num_steps=10 or name=ddpm."
 )
@@ -43,6 +46,7 @@ def run(
     step: int | None = None,
     weights: str = "auto",
     sampler: dict[str, Any] | None = None,
+    anchors: str | Path = "",
     out: str | Path = "",
 ) -> dict[str, Any]:
     """Samples hypotheses for every scored frame, prints the tables, writes the JSON.
@@ -55,6 +59,7 @@ def run(
       step: Which checkpoint.
       weights: "auto", "ema" or "raw", see `load_variables`.
       sampler: Fields of the section `sampler` to change.
+      anchors: File of the anchors that "zedo" starts from.
       out: The JSON file; by default beside the checkpoints.
 
     Returns:
@@ -66,7 +71,9 @@ def run(
         config.data.root = data
     config.sampler.update(sampler or {})
     num_hypotheses = num_hypotheses or config.evaluation.num_hypotheses
-    system = make_system(config)
+    skeleton = get_skeleton(config.skeleton)
+    frozen = read_anchors(anchors, skeleton).frozen() if anchors else None
+    system = make_system(config, frozen)
     items = load_test(config, protocol)
     protocol = protocol or PROTOCOLS[config.data.kind][0]
     size = config.evaluation.batch_size
@@ -115,6 +122,7 @@ def main(argv: list[str]) -> None:
         step=_STEP.value,
         weights=_WEIGHTS.value,
         sampler=parse_options(_OVERRIDE.value),
+        anchors=_ANCHORS.value,
         out=_OUT.value,
     )
 

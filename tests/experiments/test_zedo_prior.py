@@ -2,14 +2,18 @@
 
 import functools
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import posediff_jax
 from experiments import plausibility
 from experiments.data import load_test, load_training
+from posediff_jax.calibration import make_camera
 from posediff_jax.data import endless_batches
 from posediff_jax.inference import make_sampler
 from posediff_jax.systems import make_system
@@ -96,6 +100,35 @@ def test_the_trained_prior_lifts(workdir):
     sampler = make_sampler(system, variables, num_hypotheses=2)
     batch = items.table.gather(items.items[:3])
     assert sampler(jax.random.key(0), batch).samples.shape == (3, 2, 1, 17, 3)
+
+
+def test_a_loaded_checkpoint_lifts_from_given_anchors(workdir):
+    camera = make_camera(1100.0, (500.0, 480.0), (1000, 1000))
+    keypoints = load_test(CONFIG).table.keypoints_px[:2]
+    lifter = posediff_jax.load(workdir, frozen={"anchors": training_items().pose[:3]}, batch_size=2)
+    lifted = lifter(keypoints, camera=camera, key=jax.random.key(0), num_hypotheses=3)
+    assert lifted.poses.shape == (3, 2, 17, 3)
+    with pytest.raises(ValueError, match="frozen: expected anchors to start from"):
+        posediff_jax.load(workdir)(keypoints, camera=camera, key=jax.random.key(0))
+
+
+@pytest.mark.slow
+def test_the_commands_evaluate_from_an_anchor_file(workdir, tmp_path):
+    """Anchors of the config's own data, then the papers' tables."""
+    file = tmp_path / "anchors.npz"
+    for command in (
+        ["anchors", "--config=configs/zedo_prior_synthetic.py:tiny", "--num=2", f"--output={file}"],
+        ["evaluate", f"--checkpoint={workdir}", f"--anchors={file}", f"--out={tmp_path}/e.json"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", f"experiments.{command[0]}", *command[1:]],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "e.json").is_file()
 
 
 @pytest.mark.parametrize("arg", ["", "cmu17", "ddpm", "norotation", "published"])

@@ -36,6 +36,7 @@ def test_scored_frames_are_spread_and_padded(score, batches):
     assert len(every) > 5
 
 
+@pytest.mark.slow
 def test_lifting_does_not_depend_on_batches(score, batches):
     one = load_frames(score.config, frames=5, batch_size=5)
     options = {"sampler": OPTIONS | {"fit_iterations": 0}}
@@ -44,6 +45,7 @@ def test_lifting_does_not_depend_on_batches(score, batches):
     )
 
 
+@pytest.mark.slow
 def test_table_4(score, batches):
     rows = zedo_tables.table_4([score], batches, 2, {"num_iterations": 5})
     assert [row["steps"] for row in rows] == ["", "RO", "RO WU"]
@@ -53,6 +55,7 @@ def test_table_4(score, batches):
     assert len({row["S=1 mpjpe"] for row in rows}) == 3
 
 
+@pytest.mark.slow
 def test_table_5(score, batches):
     rows = zedo_tables.table_5([score, make_prior("tiny,ddpm")], batches, 1, OPTIONS)
     assert [row["backbone"] for row in rows] == ["score", "DDIM", "DDPM"]

@@ -15,10 +15,12 @@ from rich.progress import track
 
 from experiments.common import parse_options, start, write_json
 from experiments.data import PROTOCOLS, load_test
+from posediff_jax.data import read_anchors
 from posediff_jax.evaluation.hypotheses import score_items
 from posediff_jax.evaluation.protocols import NEEDS
 from posediff_jax.evaluation.tables import print_summary, summarise
 from posediff_jax.inference import make_sampler
+from posediff_jax.skeleton import get_skeleton
 from posediff_jax.systems import make_system
 from posediff_jax.training import load_variables, stream_key
 
@@ -32,6 +34,7 @@ def run(
     step: int | None = None,
     weights: str = "auto",
     sampler: dict[str, Any] | None = None,
+    anchors: str | Path = "",
     out: str | Path = "",
 ) -> dict[str, Any]:
     """Samples hypotheses for every scored frame, prints the tables, writes the JSON.
@@ -44,6 +47,7 @@ def run(
       step: Which checkpoint.
       weights: "auto", "ema" or "raw", see `load_variables`.
       sampler: Fields of the section `sampler` to change.
+      anchors: File of the anchors that "zedo" starts from.
       out: The JSON file; by default beside the checkpoints.
 
     Returns:
@@ -55,7 +59,9 @@ def run(
         config.data.root = data
     config.sampler.update(sampler or {})
     num_hypotheses = num_hypotheses or config.evaluation.num_hypotheses
-    system = make_system(config)
+    skeleton = get_skeleton(config.skeleton)
+    frozen = read_anchors(anchors, skeleton).frozen() if anchors else None
+    system = make_system(config, frozen)
     items = load_test(config, protocol)
     protocol = protocol or PROTOCOLS[config.data.kind][0]
     size = config.evaluation.batch_size
@@ -105,6 +111,7 @@ def main(argv: list[str]) -> None:
         step=given.step,
         weights=given.weights,
         sampler=parse_options(given.sampler),
+        anchors=given.anchors,
         out=given.out,
     )
 
@@ -117,6 +124,7 @@ def define_flags() -> None:
     flags.DEFINE_string("data", "", "Folder of the data, if not where it was in training.")
     flags.DEFINE_integer("step", None, "Which checkpoint; by default the best, else newest.")
     flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Averaged or as trained.")
+    flags.DEFINE_string("anchors", "", "ZeDO: a file by experiments.anchors.")
     flags.DEFINE_string("out", "", "Where the JSON goes.")
     flags.DEFINE_multi_string(
         "sampler", [], "A sampler option to change, such as num_steps=10 or name=ddpm."

@@ -45,7 +45,15 @@ class Lifted:
 
 
 class Lifter:
-    """Weights bound once to devices; called with keypoints. Made by `load`."""
+    """Weights bound once to devices; called with keypoints. Made by `load`.
+
+    Attributes:
+      config: The full config of the run.
+      system: The system that the config names.
+      variables: Its weights.
+      skeleton: The joint order.
+      frames: Frames that the system sees at a time.
+    """
 
     def __init__(
         self,
@@ -73,8 +81,8 @@ class Lifter:
         self.config = config
         self.skeleton = get_skeleton(config.skeleton)
         self.frames = int(config.get("data", {}).get("frames", 1))
-        self._system = make_system(config, frozen)
-        self._variables = variables
+        self.system = make_system(config, frozen)
+        self.variables = variables
         self._batch_size = batch_size
         self._devices = devices
         self._samplers: dict[int, SampleBatch] = {}
@@ -116,8 +124,8 @@ class Lifter:
         points = self._convert(np.asarray(keypoints, np.float32), skeleton)
         if num_hypotheses not in self._samplers:
             self._samplers[num_hypotheses] = make_sampler(
-                self._system,
-                self._variables,
+                self.system,
+                self.variables,
                 num_hypotheses=num_hypotheses,
                 devices=self._devices,
             )

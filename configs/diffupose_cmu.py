@@ -79,6 +79,11 @@ def _modgcn(config: ConfigDict) -> None:
     _regression(config)
 
 
+def _unet(config: ConfigDict) -> None:
+    """Our own baseline, of one size."""
+    config.model = ConfigDict({"network": "unet"})
+
+
 def _regression(config: ConfigDict) -> None:
     config.loss = ConfigDict({"mse": 0.0, "l1": 0.01, "mpjpe": 0.99})
     config.sampler = ConfigDict({"flip": True, "center": True})
@@ -95,7 +100,7 @@ _VARIANTS = {
     "width256": lambda config: config.model.update(width=256),
     "width384": lambda config: config.model.update(width=384),
     "linear": lambda config: config.process.update(schedule="linear"),
-    "unet": lambda config: config.model.update(network="unet"),
+    "unet": _unet,
     "vanilla": lambda config: config.model.update(modulated=False),
     "constant": lambda config: config.optimizer.update(schedule="constant"),
 }

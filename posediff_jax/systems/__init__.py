@@ -17,6 +17,14 @@ SYSTEMS: dict[str, Callable[..., System]] = {
 }
 
 
+# What a config may hold; a section that it leaves out has the defaults of its options.
+SECTIONS = ("model", "process", "loss", "sampler")
+OTHERS = (
+    *("system", "skeleton", "seed", "num_hypotheses"),
+    *("data", "optimizer", "ema", "training", "evaluation"),
+)
+
+
 def make_system(config: Mapping[str, Any], frozen: Variables | None = None) -> System:
     """Builds the system that `config.system` names.
 
@@ -25,9 +33,16 @@ def make_system(config: Mapping[str, Any], frozen: Variables | None = None) -> S
       frozen: Variables of a frozen part, for systems that have one.
 
     Raises:
-      ValueError: Unknown system, or a config that the system refuses.
+      ValueError: Unknown system, an unknown or missing name at the top of the config, or a section
+        that the system refuses.
     """
+    for name in ("system", "skeleton"):
+        if name not in config:
+            raise ValueError(f"config: expected the field {name!r}, got {sorted(config)}")
+    unknown = sorted(set(config) - {*SECTIONS, *OTHERS})
+    if unknown:
+        raise ValueError(f"config: expected fields of {sorted(SECTIONS + OTHERS)}, got {unknown}")
     name = config["system"]
     if name not in SYSTEMS:
         raise ValueError(f"system: expected one of {sorted(SYSTEMS)}, got {name!r}")
-    return SYSTEMS[name](config, frozen=frozen)
+    return SYSTEMS[name]({**{s: {} for s in SECTIONS}, **config}, frozen=frozen)

@@ -6,6 +6,7 @@ python -m experiments.evaluate --checkpoint=runs/diffupose_cmu [--protocol=cmu17
 Writes the figures beside the checkpoints as `evaluation_<protocol>.json`, or to --out.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,12 @@ def run(
     size = config.evaluation.batch_size
     draw = make_sampler(system, variables, num_hypotheses=num_hypotheses)
     key = stream_key(config.seed, "eval")
-    batches = [batch for batch, _ in items.batches(size)]
-    sampled = (draw(key, b).samples for b in track(batches, f"sampling H = {num_hypotheses}"))
+    batches = track(
+        items.batches(size),
+        f"sampling H = {num_hypotheses}",
+        total=math.ceil(len(items.items) / size),
+    )
+    sampled = (draw(key, batch).samples for batch, _ in batches)
     official = protocol == "diffupose_official"
     scores = score_items(items, sampled, batch_size=size, official=official)
     summary = {

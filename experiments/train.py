@@ -17,7 +17,8 @@ from experiments.common import start, write_json
 from experiments.data import load_training
 from posediff_jax.data import ScoredItems, endless_batches, num_batches
 from posediff_jax.evaluation.hypotheses import score_items
-from posediff_jax.inference import make_sampler
+from posediff_jax.inference import map_sampler
+from posediff_jax.parallel import replicate
 from posediff_jax.skeleton import get_skeleton
 from posediff_jax.systems import System, make_system
 from posediff_jax.training import (
@@ -97,12 +98,13 @@ def make_evaluate(config: ConfigDict, system: System, items: ScoredItems) -> Eva
       items: Held-out frames.
     """
     options = config.evaluation
+    draw = map_sampler(system, num_hypotheses=options.train_hypotheses)
+    key = stream_key(config.seed, "eval")
 
     def evaluate(variables: Variables) -> dict[str, float]:
-        sampler = make_sampler(system, variables, num_hypotheses=options.train_hypotheses)
-        key = stream_key(config.seed, "eval")
+        placed = replicate(dict(variables))
         batches = items.batches(options.batch_size)
-        sampled = (sampler(key, batch).samples for batch, _ in batches)
+        sampled = (draw(key, placed, batch).samples for batch, _ in batches)
         scores = score_items(items, sampled, batch_size=options.batch_size)
         mean = scores.values["mean"]
         return {

@@ -162,8 +162,8 @@ class CheckpointStore:
         path = self._path(step)
         info = read_info(path)
         if info.has_ema != (like.ema is not None):
-            here, there = ("an", "no") if like.ema is not None else ("no", "an")
-            raise ValueError(f"{path}: expected {here} average of the weights, found {there} one")
+            expected, found = ("an", "none") if like.ema is not None else ("no", "one")
+            raise ValueError(f"{path}: expected {expected} average of the weights, found {found}")
         check_seal(path)
         variables = _read_like(path / "variables", like.variables)
         params = variables.pop("params")

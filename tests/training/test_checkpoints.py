@@ -137,7 +137,7 @@ def test_another_recipe_is_refused_without_fallback(run_folder):
     store = CheckpointStore(run_folder / "checkpoints")
     with pytest.raises(ValueError, match="another recipe"):
         store.restore_latest(make_state(config={"accumulate_steps": 2}))
-    with pytest.raises(ValueError, match="expected no average of the weights, found an one"):
+    with pytest.raises(ValueError, match="expected no average of the weights, found one"):
         store.restore_latest(make_state(ema=False))
     wide = make_state()
     wide = wide.replace(params={**wide.params, "w": jnp.zeros((5, 3))})

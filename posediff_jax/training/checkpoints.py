@@ -24,6 +24,7 @@ from posediff_jax.training.checkpoint_files import (
     check_seal,
     describe,
     read_info,
+    reserve,
     seal,
 )
 from posediff_jax.training.state import TrainState
@@ -125,6 +126,8 @@ class CheckpointStore:
             if _is_primary():
                 self._remove_leftovers()
                 partial.mkdir(parents=True)
+                # Where Orbax itself meets a full disk, its threads print hundreds of lines.
+                reserve(partial, sum(leaf.nbytes for leaf in jax.tree.leaves(host)))
             _barrier("partial")
             for name, tree in parts.items():
                 _write_part(partial / name, tree)

@@ -6,7 +6,8 @@
 - `{"signal": S, "step": N, "after": T}` sends itself S, T seconds after its N-th step was begun;
 - `{"signal": S, "event": N}` sends itself S at the N-th thing that Python does to a file of an
   unfinished checkpoint (opening, renaming, making and removing files and folders);
-- `{"file_size": B, "step": N}` lets files grow to B bytes only, from its N-th step on.
+- `{"file_size": B, "step": N}` lets files grow to B bytes only, from its N-th step on;
+  with `"late": true` that shows when arrays are being written, not before.
 """
 
 import json
@@ -59,6 +60,8 @@ def _watch_steps(fault):
 
 
 def _strike(fault):
+    if fault.get("late"):
+        os.posix_fallocate = lambda *_: None
     if "file_size" in fault:
         resource.setrlimit(resource.RLIMIT_FSIZE, (fault["file_size"],) * 2)
     else:

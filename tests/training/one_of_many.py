@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from posediff_jax.inference import make_sampler
 from posediff_jax.training import EmaOptions, make_optimizer, train
 from tests.training.fakes import make_batch, make_system
 
@@ -45,12 +46,20 @@ def run(workdir, batches_fn, devices=None):
         log_every=LOG_EVERY,
         save_every=SAVE_EVERY,
         eval_every=EVAL_EVERY,
-        evaluate=lambda variables: {"error": float(np.sum(np.abs(variables["params"]["w"])))},
+        evaluate=_evaluate,
         select_on="error",
         progress=False,
         devices=devices,
     )
     return jax.device_get(state)
+
+
+def _evaluate(variables):
+    """Each process scores all items, on its own devices."""
+    batch = make_batch(NUM_STEPS, BATCH, dtype=np.float64)
+    sample_batch = make_sampler(make_system(), variables, num_hypotheses=2)
+    samples = sample_batch(jax.random.key(0), batch).samples
+    return {"error": float(np.mean((samples - batch.pose[:, None]) ** 2))}
 
 
 def _report_writing(workdir):

@@ -21,7 +21,7 @@ from tests.training.test_checkpoints import assert_equal, damage
 
 pytestmark = pytest.mark.fault
 
-NUM_STEPS, SAVE_EVERY, EVAL_EVERY = 64, 8, 32
+NUM_STEPS, SAVE_EVERY, EVAL_EVERY = 48, 8, 24
 KILLS = 10
 # Of the things done to files in one save there are about a hundred.
 EVENTS = 150
@@ -156,12 +156,18 @@ def test_terminated(trainer, undisturbed, tmp_path):
 
 def test_full_disk(trainer, undisturbed, tmp_path):
     """Files may not grow beyond what the metrics need; the checkpoints' are larger."""
-    status, output = trainer(tmp_path, {"file_size": 30_000, "step": 20})
-    assert status == 1
-    assert "24: could not write the checkpoint" in output
-    assert "the newest one on disk is 16. Free some space and run the same command" in output
-    assert load_variables(tmp_path, step=16)[1].step == 16
-    assert {path.name for path in store_of(tmp_path).directory.iterdir()} == {"8", "16"}
+    for fault in (
+        {"file_size": 30_000, "step": 20, "late": True},
+        {"file_size": 30_000, "step": 1},
+    ):
+        status, output = trainer(tmp_path, fault)
+        assert status == 1
+        *_, message = output.strip().splitlines()
+        assert "24: could not write the checkpoint" in message
+        assert "newest one on disk is 16. Free some space and run the same command" in message
+        assert ("Orbax" in output or "orbax" in output) == ("late" in fault)
+        assert load_variables(tmp_path, step=16)[1].step == 16
+        assert {path.name for path in store_of(tmp_path).directory.iterdir()} == {"8", "16"}
     trainer.to_the_end(tmp_path)
     assert_same_run(tmp_path, undisturbed)
 

@@ -238,6 +238,14 @@ def test_traced_once_and_nothing_kept_without_a_workdir(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_resumed_run_is_traced_once(tmp_path):
+    """Restored leaves lie where those of a fresh state do; pmap would trace again otherwise."""
+    run(tmp_path, num_steps=4)
+    traces = []
+    run(tmp_path, system=make_system(on_trace=lambda: traces.append(1)))
+    assert len(traces) == 1
+
+
 def test_progress_goes_to_standard_error(capsys):
     run(num_steps=2, progress=True)
     out, err = capsys.readouterr()

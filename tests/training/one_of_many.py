@@ -1,13 +1,13 @@
 """One process of a run of several: a program for `test_multiprocess`.
 
-`python -m tests.training.one_of_many PORT PROCESS COUNT WORKDIR TERMINATE` trains the small system
-of `fakes` with a part of each batch, saves the last state in `WORKDIR.PROCESS.npz`, and prints
-`wrote PATH` for whatever Python opened, made, moved or removed in WORKDIR. If TERMINATE is a step
-(0-based) the process sends itself SIGTERM before that step.
+`python -m tests.training.one_of_many PORT PROCESS COUNT WORKDIR SIGNAL STEP PATIENCE` trains the
+small system of `fakes` with a part of each batch, saves the last state in `WORKDIR.PROCESS.npz`,
+and prints `wrote PATH` for whatever Python opened, made, moved or removed in WORKDIR. Before a
+step (0-based) the process sends itself the signal. PATIENCE: seconds until one that is silent
+counts as dead.
 """
 
 import os
-import signal
 import sys
 
 import jax
@@ -74,13 +74,15 @@ def _report_writing(workdir):
     sys.addaudithook(look)
 
 
-def main(port, process, count, workdir, terminate):
-    jax.distributed.initialize(f"127.0.0.1:{port}", count, process)
+def main(port, process, count, workdir, signal, at_step, patience):
+    jax.distributed.initialize(
+        f"127.0.0.1:{port}", count, process, heartbeat_timeout_seconds=patience
+    )
     _report_writing(workdir)
 
     def before(step):
-        if step == terminate:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if step == at_step:
+            os.kill(os.getpid(), signal)
 
     rows = BATCH // count
     state = run(workdir, batches(slice(process * rows, (process + 1) * rows), before))
@@ -90,4 +92,4 @@ def main(port, process, count, workdir, terminate):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:4]), sys.argv[4], int(sys.argv[5]))
+    main(*map(int, sys.argv[1:4]), sys.argv[4], *map(int, sys.argv[5:]))

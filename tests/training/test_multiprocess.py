@@ -23,14 +23,14 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def run_two(workdir, terminate=(NEVER, NEVER)):
-    """Exit status and output of both processes."""
+def run_two(workdir, number=0, steps=(NEVER, NEVER), patience=100):
+    """Exit status and output of both processes; each sends itself a signal before its step."""
     port = free_port()
     children = [
         start(
             "-m",
             "tests.training.one_of_many",
-            *(port, process, 2, workdir, terminate[process]),
+            *(port, process, 2, workdir, int(number), steps[process], patience),
             JAX_NUM_CPU_DEVICES="2",
             JAX_ENABLE_X64="1",
         )
@@ -52,6 +52,15 @@ def lines_of(workdir):
     clock = ("time", "steps_per_second")
     lines = read_metrics(workdir / "metrics.jsonl")
     return [{k: v for k, v in line.items() if k not in clock} for line in lines]
+
+
+def assert_resumes(workdir, undisturbed):
+    """The same command ends with the same bits and metrics."""
+    assert [status for status, _ in run_two(workdir)] == [0, 0]
+    for states in zip(*states_of(workdir), *states_of(undisturbed), strict=True):
+        for other in states[1:]:
+            np.testing.assert_array_equal(states[0], other)
+    assert lines_of(workdir) == lines_of(undisturbed)
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +103,18 @@ def test_only_the_primary_writes(undisturbed):
 
 def test_sigterm_to_one_stops_both_and_they_resume_together(undisturbed, tmp_path):
     workdir = tmp_path / "run"
-    results = run_two(workdir, terminate=(NEVER, 4))
+    results = run_two(workdir, signal.SIGTERM, (NEVER, 4))
     assert [status for status, _ in results] == [128 + signal.SIGTERM] * 2
     # They talk to each other when a line of the log is due.
     assert CheckpointStore(workdir / "checkpoints").latest_step() == 6
-    assert [status for status, _ in run_two(workdir)] == [0, 0]
-    for states in zip(*states_of(workdir), *states_of(undisturbed[0]), strict=True):
-        for other in states[1:]:
-            np.testing.assert_array_equal(states[0], other)
-    assert lines_of(workdir) == lines_of(undisturbed[0])
+    assert_resumes(workdir, undisturbed[0])
+
+
+def test_death_of_one_ends_both_and_they_resume_together(undisturbed, tmp_path):
+    """The other waits for it in a sum over devices, until JAX loses patience."""
+    workdir = tmp_path / "run"
+    (survivor, _), (killed, _) = run_two(workdir, signal.SIGKILL, (NEVER, 5), patience=15)
+    assert killed == -signal.SIGKILL
+    assert survivor != 0
+    assert CheckpointStore(workdir / "checkpoints").steps() == [4]
+    assert_resumes(workdir, undisturbed[0])

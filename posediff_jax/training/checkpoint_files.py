@@ -1,6 +1,7 @@
 """What lies in a checkpoint beside the arrays: its description, and the list of its files."""
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -89,6 +90,26 @@ def read_info(path: Path) -> CheckpointInfo:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BrokenCheckpointError(f"{path / _ABOUT}: cannot be read ({error})") from error
     raise ValueError(f"{path}: expected format {_FORMAT}, found {written}, by {about['version']}")
+
+
+def reserve(path: Path, num_bytes: int) -> None:
+    """Takes up so much space in the folder `path` for a moment, to see that it is there.
+
+    Raises:
+      OSError: There is less, or no file may be so large.
+    """
+    # Not on macOS, and 0 bytes are refused.
+    if not hasattr(os, "posix_fallocate") or num_bytes < 1:
+        return
+    file = path / "reserved"
+    with file.open("wb") as opened:
+        try:
+            os.posix_fallocate(opened.fileno(), 0, num_bytes)
+        except OSError as error:
+            # Some file systems cannot reserve.
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+    file.unlink()
 
 
 def seal(path: Path, about: str) -> None:

@@ -24,6 +24,7 @@ from posediff_jax.training.checkpoint_files import (
     check_seal,
     describe,
     read_info,
+    reserve,
     seal,
 )
 from posediff_jax.training.state import TrainState
@@ -125,6 +126,8 @@ class CheckpointStore:
             if _is_primary():
                 self._remove_leftovers()
                 partial.mkdir(parents=True)
+                # Where Orbax itself meets a full disk, its threads print hundreds of lines.
+                reserve(partial, sum(leaf.nbytes for leaf in jax.tree.leaves(host)))
             _barrier("partial")
             for name, tree in parts.items():
                 _write_part(partial / name, tree)
@@ -162,8 +165,8 @@ class CheckpointStore:
         path = self._path(step)
         info = read_info(path)
         if info.has_ema != (like.ema is not None):
-            here, there = ("an", "no") if like.ema is not None else ("no", "an")
-            raise ValueError(f"{path}: expected {here} average of the weights, found {there} one")
+            expected, found = ("an", "none") if like.ema is not None else ("no", "one")
+            raise ValueError(f"{path}: expected {expected} average of the weights, found {found}")
         check_seal(path)
         variables = _read_like(path / "variables", like.variables)
         params = variables.pop("params")

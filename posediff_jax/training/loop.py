@@ -62,7 +62,8 @@ def train(
 
     A run that was killed and resumed ends with the same bits as one that was not, on the same
     devices, because batches and keys depend on the step alone. SIGTERM saves and leaves with exit
-    status 143 (`SystemExit`).
+    status 143 (`SystemExit`); an evaluation that was due then is made on resuming, except after
+    the last step, where it is made at once.
 
     Args:
       system: What is trained.
@@ -91,8 +92,9 @@ def train(
       The last state. `state.step` is below `num_steps` only if time ran out.
 
     Raises:
-      ValueError: An option out of range, batches that end or do not split over the devices, or a
-        checkpoint of another recipe, skeleton or (with `same_config`) config in `workdir`.
+      ValueError: An option out of range, batches that end, are all padding or do not split over
+        the devices, or a checkpoint of another recipe, skeleton or (with `same_config`) config in
+        `workdir`.
       FloatingPointError: Loss or gradient stopped being finite.
       OSError: A checkpoint could not be written.
     """
@@ -100,17 +102,20 @@ def train(
     key = stream_key(seed, "init")
     state = replicate(create_state(key, system, optimizer, ema=ema is not None), devices)
     store = CheckpointStore(Path(workdir) / FOLDER) if workdir is not None else None
+    info = None
     if store is not None:
-        state = _resume(store, state, config, metadata, same_config)
+        state, info = _resume(store, state, config, metadata, same_config)
     start = int(state.step)
-    if start >= num_steps:
+    due = start == num_steps or _due(start, eval_every)
+    owed = evaluate is not None and info is not None and not info.metrics and due
+    if start >= num_steps and not owed:
         return state
 
     train_step = make_train_step(
         system, optimizer, seed=seed, ema=ema, schedule=schedule, devices=devices
     )
     num_local = len(local_devices(devices))
-    batches = iter(batches_fn(start))
+    leave = False
     deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
     with contextlib.ExitStack() as stack:
         log = None
@@ -120,6 +125,10 @@ def train(
         bar = stack.enter_context(TrainingProgress(num_steps, start, enabled=shown))
         terminated = stack.enter_context(_sigterm_noted(store is not None))
         record = _Record(store, log, config, metadata, select_on)
+        if evaluate is not None and owed:
+            record.evaluation(start, evaluate, state)
+            record.save(state)
+        batches = iter(batches_fn(start)) if start < num_steps else iter(())
         for step in range(start + 1, num_steps + 1):
             state, metrics = train_step(state, shard_batch(_next(batches, step), num_local))
             record.add(step, metrics)
@@ -130,7 +139,9 @@ def train(
             last = step == num_steps or leave or late
             if log_now or last:
                 record.log_window(step)
-            evaluated = evaluate is not None and not leave and (last or _due(step, eval_every))
+            # Whoever sends SIGTERM may not wait for long.
+            due = step == num_steps or (not leave and (late or _due(step, eval_every)))
+            evaluated = evaluate is not None and due
             if evaluate is not None and evaluated:
                 record.evaluation(step, evaluate, state)
             if evaluated or last or _due(step, save_every):
@@ -173,17 +184,30 @@ def _resume(
     config: Mapping[str, Any] | None,
     metadata: Mapping[str, Any] | None,
     same_config: bool,
-) -> TrainState:
+) -> tuple[TrainState, CheckpointInfo | None]:
     newest = store.latest_info()
     if newest is not None:
         _check_same_run(store, newest, config, metadata, same_config)
     restored = store.restore_latest(state)
+    _check_agreement(store, None if restored is None else restored[1].step)
     if restored is None:
-        return state
-    state, info = restored
+        return state, None
     # What is newer is broken, and would count among the latest to keep.
-    store.discard_after(info.step)
-    return state
+    store.discard_after(restored[1].step)
+    return restored
+
+
+def _check_agreement(store: CheckpointStore, step: int | None) -> None:
+    """All processes must go on from one step. Returns when each has read its checkpoint."""
+    if jax.process_count() == 1:
+        return
+    steps = multihost_utils.process_allgather(np.asarray(-1 if step is None else step))
+    if len(set(steps.tolist())) > 1:
+        found = ["none" if s < 0 else str(s) for s in steps.tolist()]
+        raise ValueError(
+            f"workdir: the processes read checkpoints of steps {', '.join(found)} in "
+            f"{store.directory}; expected one folder that all of them share"
+        )
 
 
 def _check_same_run(
@@ -223,11 +247,15 @@ def _changed_fields(old: dict[str, Any], new: dict[str, Any], where: str = "") -
 
 def _next(batches: Iterator[PoseBatch], step: int) -> PoseBatch:
     try:
-        return next(batches)
+        batch = next(batches)
     except StopIteration:
         raise ValueError(
             f"batches_fn: the batches ended before step {step}; expected an endless iterator"
         ) from None
+    # Its statistics would be 0 / 0. One process of several may well hold nothing but padding.
+    if jax.process_count() == 1 and not np.any(batch.mask):
+        raise ValueError(f"batches_fn: expected an unmasked frame in the batch of step {step}")
+    return batch
 
 
 class _Record:

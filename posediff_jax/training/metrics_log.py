@@ -1,10 +1,11 @@
 """Metrics as JSON lines, one object per line: `{"step": 100, "split": "train", "loss": ...}`."""
 
+import contextlib
 import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,14 +21,16 @@ class MetricsLog:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, keep_until: int) -> None:
-        path = Path(path)
+        self._path = path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             kept = [line for line in read_metrics(path) if line["step"] <= keep_until]
             rewritten = path.with_suffix(".tmp")
-            rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
-            rewritten.replace(path)
-        self._file = path.open("a", encoding="utf-8")
+            with _naming(path):
+                rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+                rewritten.replace(path)
+        # Unbuffered: after a failed write nothing is left over for closing to fail on.
+        self._file = path.open("ab", buffering=0)
 
     def write(self, step: int, split: str, metrics: Mapping[str, Any]) -> None:
         """Appends one line; a value that is not finite becomes null.
@@ -40,11 +43,14 @@ class MetricsLog:
         Raises:
           ValueError: A metric with a reserved name.
           TypeError: A metric that is not a scalar.
+          OSError: The line could not be written.
         """
         values = {name: _scalar(name, value) for name, value in metrics.items()}
         line = {"step": step, "split": split, "time": round(time.time(), 3), **values}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
+        rest = json.dumps(line, allow_nan=False).encode() + b"\n"
+        with _naming(self._path):
+            while rest:
+                rest = rest[self._file.write(rest) :]
 
     def close(self) -> None:
         """Closes the file."""
@@ -81,6 +87,18 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         if number < len(lines):
             entries.append(entry)
     return entries
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """The system's error for a full disk does not say which file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path}: could not be written ({error}). Free some space and run the same command "
+            "again"
+        ) from error
 
 
 def _scalar(name: str, value: Any) -> float | int | None:

@@ -84,7 +84,8 @@ def make_system(noise=0.1, on_trace=lambda: None):
         metrics = {"index": mean(batch.index[:, None].astype(error.dtype))}
         return error, Aux(metrics, {"batch_stats": {"mean": running}})
 
-    def sample(key, variables, batch, *, num_hypotheses):
+    def sample(key, variables, batch, *, num_hypotheses, return_trajectory=False):
+        del return_trajectory
         params = variables["params"]
         poses = batch.keypoints @ params["w"] + params["b"]
         return SampleResult(jnp.repeat(poses[:, None], num_hypotheses, axis=1))

@@ -1,5 +1,6 @@
 """Checkpoints: round trips, what is kept, and every way a file can be damaged."""
 
+import resource
 import shutil
 
 import jax
@@ -137,7 +138,7 @@ def test_another_recipe_is_refused_without_fallback(run_folder):
     store = CheckpointStore(run_folder / "checkpoints")
     with pytest.raises(ValueError, match="another recipe"):
         store.restore_latest(make_state(config={"accumulate_steps": 2}))
-    with pytest.raises(ValueError, match="expected no average of the weights, found an one"):
+    with pytest.raises(ValueError, match="expected no average of the weights, found one"):
         store.restore_latest(make_state(ema=False))
     wide = make_state()
     wide = wide.replace(params={**wide.params, "w": jnp.zeros((5, 3))})
@@ -168,6 +169,22 @@ def test_failed_save_leaves_the_one_before_as_newest(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
     store.save(make_state(2))
     assert store.steps() == [1, 2]
+
+
+def test_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path)
+    store.save(make_state(1))
+    monkeypatch.setattr(checkpoints, "_write_part", None)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, before[1]))
+    try:
+        with pytest.raises(
+            OSError, match=r"2: could not write .*\(OSError: .* too large\); the new"
+        ):
+            store.save(make_state(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
 def test_leftovers_of_a_killed_save_are_ignored_and_cleared(tmp_path):

@@ -14,7 +14,7 @@ from posediff_jax.training.ema import EmaOptions, constant_ema
 from posediff_jax.training.loop import train
 from posediff_jax.training.metrics_log import read_metrics
 from posediff_jax.training.optimizers import make_optimizer
-from tests.training.fakes import batches, make_system, spoil
+from tests.training.fakes import batches, make_batch, make_system, spoil
 from tests.training.test_checkpoints import assert_equal, damage
 
 RAMP = EmaOptions(update_every=2, update_after_step=3, beta=0.9)
@@ -112,6 +112,48 @@ def test_sigterm_saves_and_leaves(undisturbed, tmp_path):
     assert_equal(jax.device_get(run(tmp_path)), expected)
 
 
+def evaluating(seen):
+    """Options of a run that evaluates every four steps; `seen` collects what was evaluated."""
+
+    def evaluate(variables):
+        seen.append(jax.device_get(variables))
+        return {"error": float(np.sum(np.abs(variables["params"]["w"])))}
+
+    return {"evaluate": evaluate, "eval_every": 4, "select_on": "error", "num_steps": 8}
+
+
+@pytest.mark.parametrize("at_step", [3, 7])
+def test_sigterm_does_not_cost_an_evaluation(tmp_path, at_step):
+    """One that falls due in the step of the signal comes later, after the last step at once."""
+    expected, seen = [], []
+    run(tmp_path / "undisturbed", **evaluating(expected))
+    terminate = interrupted(at_step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        run(tmp_path / "terminated", batches_fn=terminate, **evaluating(seen))
+    assert len(seen) == (0 if at_step == 3 else 2)
+    run(tmp_path / "terminated", **evaluating(seen))
+    assert_equal(seen, expected)
+    evaluations = [
+        [line for line in lines_of(tmp_path / name) if line["split"] == "eval"]
+        for name in ("undisturbed", "terminated")
+    ]
+    assert [line["step"] for line in evaluations[0]] == [4, 8]
+    assert evaluations[0] == evaluations[1]
+    stores = [store_of(tmp_path / name) for name in ("undisturbed", "terminated")]
+    for step in (4, 8):
+        assert stores[0].info(step) == stores[1].info(step)
+
+
+def test_finished_run_that_was_not_evaluated_is(tmp_path):
+    seen = []
+    run(tmp_path, num_steps=8)
+    for _ in range(2):
+        state = run(tmp_path, **evaluating(seen))
+        assert len(seen) == 1
+        assert_equal(seen[0], jax.device_get(state.ema))
+        assert store_of(tmp_path).best_step() == 8
+
+
 def test_broken_newest_checkpoint_is_replaced(undisturbed, tmp_path):
     workdir, expected = undisturbed
     with pytest.raises(KeyboardInterrupt):
@@ -196,6 +238,14 @@ def test_traced_once_and_nothing_kept_without_a_workdir(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_resumed_run_is_traced_once(tmp_path):
+    """Restored leaves lie where those of a fresh state do; pmap would trace again otherwise."""
+    run(tmp_path, num_steps=4)
+    traces = []
+    run(tmp_path, system=make_system(on_trace=lambda: traces.append(1)))
+    assert len(traces) == 1
+
+
 def test_progress_goes_to_standard_error(capsys):
     run(num_steps=2, progress=True)
     out, err = capsys.readouterr()
@@ -224,6 +274,11 @@ def test_resuming_with_another_config_or_skeleton(tmp_path):
 def test_batches_that_end_are_refused():
     with pytest.raises(ValueError, match="ended before step 3"):
         run(batches_fn=lambda step: itertools.islice(batches()(step), 2))
+
+
+def test_batch_of_padding_is_refused():
+    with pytest.raises(ValueError, match="an unmasked frame in the batch of step 1"):
+        run(batches_fn=lambda step: iter([make_batch(step, real=0)]))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The metrics log and its torn last lines."""
 
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -48,6 +49,21 @@ def test_a_broken_line_before_the_last_is_an_error(tmp_path):
     path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
     with pytest.raises(ValueError, match=r"metrics.jsonl, line 2"):
         read_metrics(path)
+
+
+def test_a_full_disk_is_named_and_tears_no_more_than_the_last_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with MetricsLog(path, keep_until=0) as log:
+        log.write(10, "train", {"loss": 1.0})
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, before[1]))
+            with pytest.raises(OSError, match=r"metrics\.jsonl: could not be written .*too large"):
+                log.write(20, "train", {"loss": 2.0})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [line["step"] for line in read_metrics(path)] == [10]
+    assert path.read_bytes().count(b"step") == 2
 
 
 def test_values_that_are_not_finite_stay_valid_json(tmp_path):

@@ -20,26 +20,29 @@ from posediff_jax.process.bones import Bones, bone_tree, disentangle, flip_slots
 from posediff_jax.process.schedules import Schedule, eps_from_x0, q_sample
 from posediff_jax.samplers.discrete import ddim_times
 from posediff_jax.skeleton import Skeleton, get_skeleton
-from posediff_jax.systems import d3dp
+from posediff_jax.systems import windows
 from posediff_jax.systems.base import System
-from posediff_jax.systems.d3dp import (
+from posediff_jax.systems.losses import masked_mean, training_pair
+from posediff_jax.systems.windows import (
     PosePrediction,
     SamplerOptions,
+    apply_windows,
     average_pair,
     bind_denoise,
+    check_sampler,
     joint_distance,
+    read_process,
     run_ddim,
     sample_windows,
     scale_gradient,
 )
-from posediff_jax.systems.losses import device_key, masked_mean, training_pair
 from posediff_jax.types import Array, Aux, PoseBatch, PredictFn, SampleResult, Variables
 
 NoiseSlots = Literal["fixed", "official"]
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelOptions(d3dp.ModelOptions):
+class ModelOptions(windows.ModelOptions):
     """The section `model` of a config; see `DDHPoseDenoiser` for the further fields."""
 
     levels: bool = True
@@ -50,7 +53,7 @@ class ModelOptions(d3dp.ModelOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class LossOptions(d3dp.LossOptions):
+class LossOptions(windows.LossOptions):
     """The section `loss` of a config.
 
     Attributes:
@@ -78,7 +81,7 @@ def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> S
     if frozen is not None:
         raise ValueError("frozen: expected None, DDHPose has no frozen part")
     skeleton = get_skeleton(config["skeleton"])
-    process, schedule = d3dp.read_process(config["process"])
+    process, schedule = read_process(config["process"])
     options = read_options(ModelOptions, config["model"], where="model")
     fields = dataclasses.asdict(options) | {
         "dtype": read_dtype(options.dtype, where="model.dtype"),
@@ -87,7 +90,7 @@ def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> S
     model = DDHPoseDenoiser(skeleton, **fields)
     loss = read_options(LossOptions, config["loss"], where="loss")
     sampler = read_options(SamplerOptions, config["sampler"], where="sampler")
-    d3dp.check_sampler(sampler, schedule)
+    check_sampler(sampler, schedule)
     return System(
         init=partial(_init, model),
         loss=partial(_loss, model, schedule, process.clip, loss),
@@ -216,10 +219,10 @@ def _loss(
 ) -> tuple[Array, Aux]:
     pose, keypoints = training_pair(batch, model.skeleton)
     tree = bone_tree(model.skeleton)
-    t, noise = jax.vmap(partial(_draw_target, schedule))(item_keys(key, batch.index), pose)
+    draw = jax.vmap(partial(_draw_target, schedule))
+    depth_keys, t, noise = draw(item_keys(key, batch.index), pose)
     slots = noisy_slots(schedule, pose, t, noise, tree, clip=clip)
-    rngs = {"drop_path": device_key(key, axis_name)}
-    output: Any = model.apply(variables, keypoints, slots, t, train=train, rngs=rngs)
+    output = apply_windows(depth_keys, model, variables, keypoints, slots, t, train=train)
     per_frame = loss_terms(output, pose, batch.mask, tree, unit=options.loss_unit)
     terms = {k: masked_mean(v, batch.mask, axis_name=axis_name) for k, v in per_frame.items()}
     loss = total_loss(terms, options)
@@ -233,11 +236,11 @@ def total_loss(terms: Mapping[str, Array], options: LossOptions) -> Array:
     return terms["position"] + lengths + options.direction_weight * terms["direction"]
 
 
-def _draw_target(schedule: Schedule, key: Array, pose: Array) -> tuple[Array, Bones]:
-    """One timestep for the whole window, and noise for all slots, the root's too."""
-    t_key, *keys = jax.random.split(key, 3)
+def _draw_target(schedule: Schedule, key: Array, pose: Array) -> tuple[Array, Array, Bones]:
+    """A key, one timestep for the whole window, and noise for all slots, the root's too."""
+    t_key, *keys, depth_key = jax.random.split(key, 4)
     t = jax.random.randint(t_key, (), 0, schedule.num_timesteps)
-    return t, _normals(keys, pose.shape[:-1], pose.dtype)
+    return depth_key, t, _normals(keys, pose.shape[:-1], pose.dtype)
 
 
 def _normals(keys: Any, shape: tuple[int, ...], dtype: Any) -> Bones:

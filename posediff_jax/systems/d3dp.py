@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posediff_jax.config import read_dtype, read_options
+from posediff_jax.denoisers.ddhpose import DDHPoseDenoiser
 from posediff_jax.denoisers.mixste import D3DPDenoiser
 from posediff_jax.geometry import flip
 from posediff_jax.keys import item_keys
@@ -64,12 +65,12 @@ def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> S
     return System(
         init=partial(_init, model),
         loss=partial(_loss, model, schedule, process.clip, loss),
-        sample=partial(_sample, model, schedule, process.clip, sampler),
+        sample=partial(sample_poses, model, schedule, process.clip, sampler),
     )
 
 
 def bind_predict(
-    model: D3DPDenoiser,
+    model: D3DPDenoiser | DDHPoseDenoiser,
     variables: Variables,
     encoded: Array,
     *,
@@ -123,7 +124,7 @@ def _loss(
     axis_name: str | None = None,
 ) -> tuple[Array, Aux]:
     pose, keypoints = training_pair(batch, model.skeleton)
-    draw = jax.vmap(partial(_draw_target, schedule))
+    draw = jax.vmap(partial(draw_target, schedule))
     depth_keys, t, noise = draw(item_keys(key, batch.index), pose)
     x_t = jnp.clip(q_sample(schedule, pose, t, noise), -clip, clip)
     output = apply_windows(depth_keys, model, variables, keypoints, x_t, t, train=train)
@@ -132,15 +133,15 @@ def _loss(
     return scaled, Aux(metrics={"loss": loss}, mutable={})
 
 
-def _draw_target(schedule: Schedule, key: Array, pose: Array) -> tuple[Array, Array, Array]:
+def draw_target(schedule: Schedule, key: Array, pose: Array) -> tuple[Array, Array, Array]:
     """A key, one timestep for the whole window, and noise for all joints, the root too."""
     t_key, noise_key, depth_key = jax.random.split(key, 3)
     t = jax.random.randint(t_key, (), 0, schedule.num_timesteps)
     return depth_key, t, jax.random.normal(noise_key, pose.shape, pose.dtype)
 
 
-def _sample(
-    model: D3DPDenoiser,
+def sample_poses(
+    model: D3DPDenoiser | DDHPoseDenoiser,
     schedule: Schedule,
     clip: float,
     options: SamplerOptions,
@@ -151,6 +152,7 @@ def _sample(
     num_hypotheses: int,
     return_trajectory: bool = False,
 ) -> SampleResult:
+    """Draws hypotheses by DDIM over poses; the contract of `systems.base.SampleFn`."""
     times = ddim_times(schedule.num_timesteps, options.num_steps)[:-1]
     window = (*batch.keypoints.shape[1:-1], 3)
 

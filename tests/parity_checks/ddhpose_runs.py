@@ -10,7 +10,7 @@ import optax
 from numpy.typing import ArrayLike
 
 from posediff_jax.denoisers.mixste import D3DPDenoiser
-from posediff_jax.interop.ddhpose import dump_ddhpose, dump_mixste, load_mixste
+from posediff_jax.interop.ddhpose import dump_ddhpose, dump_mixste, load_mixste, released_sampler
 from posediff_jax.process.bones import Bones, bone_tree, from_slots, to_slots
 from posediff_jax.process.schedules import Schedule, cosine_schedule, q_sample
 from posediff_jax.samplers.discrete import ddim_times
@@ -87,9 +87,11 @@ def ddhpose_sampler(fixture: Fixture) -> Outputs:
     root = jax.tree.map(lambda x: x[..., tree.root, None, :], slots)
     noise = Bones(*(padded(array(fixture, f"noise_{n}_step")) for n in ("dir", "len")))
 
+    slot_rule = released_sampler(model)["noise_slots"]
+
     def bind(model: Any, variables: Any, encoded: Any, **options: Any) -> Any:
         return ddhpose.bind_predict(
-            model, variables, encoded, root, noise_slots="official", **options
+            model, variables, encoded, root, noise_slots=slot_rule, **options
         )
 
     x_init = from_slots(slots, tree)

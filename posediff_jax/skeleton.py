@@ -235,6 +235,13 @@ _H36M_FROM_COCO = (
     *((5, 6, 11, 12), (5, 6), (0,), (1, 2)),
     *((5,), (7,), (9,), (6,), (8,), (10,)),
 )
+# Pelvis and thorax as above; the head is the mean of the ears.
+_HUMANEVA_FROM_COCO = (
+    *((11, 12), (5, 6)),
+    *((5,), (7,), (9,), (6,), (8,), (10,)),
+    *((11,), (13,), (15,), (12,), (14,), (16,)),
+    (3, 4),
+)
 
 
 def _copies(indices: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
@@ -249,6 +256,7 @@ JOINT_MAPS: dict[tuple[str, str], JointMap] = {
         JointMap("mpi_inf_3dhp_17", "h36m_17", _copies(_H36M_FROM_3DHP)),
         JointMap("h36m_17", "mpi_inf_3dhp_17", _copies(_3DHP_FROM_H36M)),
         JointMap("coco_17", "h36m_17", _H36M_FROM_COCO),
+        JointMap("coco_17", "humaneva_15", _HUMANEVA_FROM_COCO),
     )
 }
 

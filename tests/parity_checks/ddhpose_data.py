@@ -2,17 +2,21 @@
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from posediff_jax.calibration import make_camera
 from posediff_jax.camera import (
     camera_from_vector,
     camera_to_world,
+    intrinsics_vector,
     project,
     to_pixels,
     to_screen,
     world_to_camera,
 )
 from posediff_jax.data.batching import list_items, official_order
+from posediff_jax.data.human36m import SPLITS
+from posediff_jax.data.human36m_cameras import human36m_cameras
 from posediff_jax.data.official import official_epoch
 from posediff_jax.data.windows import windows
 from posediff_jax.skeleton import H36M_17
@@ -69,4 +73,25 @@ def chunks(fixture: Fixture) -> Outputs:
         "out_batch_cam": epoch[2],
         "out_windows": [[i, *window] for i, of in enumerate(shown) for window in of],
         "out_eval_2d": np.concatenate([p[w] for p, w in zip(parts[0], shown, strict=True)]),
+    }
+
+
+def cameras(fixture: Fixture) -> Outputs:
+    """The azimuth, for drawing, is where the camera stands, on average, in steps of 10 degrees."""
+    ours: dict[str, ArrayLike] = {}
+    for subject in fixture.config["subjects"]:
+        # The lenses are the same for all subjects.
+        camera = human36m_cameras(subject)
+        ours[f"out_quat_{subject}"] = camera.orientation
+        ours[f"out_trans_{subject}"] = camera.position
+    x, y, _ = np.moveaxis([human36m_cameras(s).position for s in sum(SPLITS.values(), ())], -1, 0)
+    azimuth = np.degrees(np.arctan2(y, x))
+    return ours | {
+        "out_azimuth": 10 * np.round(np.mean(azimuth, axis=0) / 10),
+        "out_res": camera.image_size,
+        "out_focal_px": camera.focal,
+        "out_center_px": camera.center,
+        "out_radial": camera.radial,
+        "out_tangential": camera.tangential,
+        "out_intrinsic_normalised": intrinsics_vector(camera),
     }

@@ -1,5 +1,6 @@
 """Pictures of poses. Needs the extra `viz` (matplotlib), loaded on the first call only."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,40 @@ def plot_hypotheses(
         "" if truth is None else ", truth black"
     )
     figure.suptitle(f"{title}\n{legend}" if title else legend)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+
+
+def plot_curves(path: str | Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Draws the curves of a run: one panel for each figure, training and evaluation in colours.
+
+    Args:
+      path: File to write; the suffix gives the format.
+      lines: See `training.read_metrics`.
+
+    Raises:
+      ValueError: There is no figure to draw.
+      ImportError: matplotlib is not installed.
+    """
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name not in ("step", "split", "time") and value is not None:
+                curves.setdefault(name, {}).setdefault(line["split"], []).append(
+                    (line["step"], value)
+                )
+    if not curves:
+        raise ValueError("lines: expected at least one figure, got none")
+    figure = _new_figure(4.0 * len(curves), 3.0)
+    for axes, (name, splits) in zip(
+        figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True
+    ):
+        for split, points in splits.items():
+            axes.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else "")
+            axes.lines[-1].set_label(split)
+        axes.set_title(name)
+        axes.set_xlabel("step")
+        axes.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=100)
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from posediff_jax.data.batching import ItemTable, item_table
 from posediff_jax.data.sequences import PoseSequences
+from posediff_jax.skeleton import Skeleton
 from posediff_jax.types import PoseBatch
 
 
@@ -34,6 +35,7 @@ class ScoredItems(NamedTuple):
       start: First frame of each window in its sequence, `(K,)`.
       subjects: Legend of subject numbers.
       actions: Legend of action numbers.
+      skeleton: The joint order.
     """
 
     table: ItemTable
@@ -43,6 +45,7 @@ class ScoredItems(NamedTuple):
     start: NDArray[np.int64]
     subjects: tuple[str, ...]
     actions: tuple[str, ...]
+    skeleton: Skeleton
 
     @property
     def num_frames(self) -> int:
@@ -101,6 +104,7 @@ def scored_items(scored_views: ScoredViews, *, length: int = 1) -> ScoredItems:
         start=start[items],
         subjects=views.subjects,
         actions=views.actions,
+        skeleton=views.skeleton,
     )
 
 

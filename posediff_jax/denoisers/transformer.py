@@ -9,6 +9,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from posediff_jax.denoisers.hierarchy import Walk, edit_logits
 from posediff_jax.denoisers.layers import Dense
@@ -97,21 +98,37 @@ class Attention(nn.Module):
         q, k, v = jnp.split(qkv, 3, axis=-1)
         if children is not None:
             k = k + Dense(channels, dtype=self.dtype, name="child")(children)
-        q, k, v = (part.reshape(*x.shape[:-1], self.num_heads, size) for part in (q, k, v))
         joints = self.axis == "joints"
-        q = q * size**-0.5
-        logits = jnp.einsum(
-            "...fihd,...fjhd->...fhij" if joints else "...fjhd,...gjhd->...jhfg", q, k
-        )
-        wide = jnp.promote_types(logits.dtype, jnp.float32)
-        logits = logits.astype(wide)
+        # Heads before tokens: on a CPU the products below are several times as fast so.
+        q, k, v = (_split_heads(part, self.num_heads, joints=joints) for part in (q, k, v))
+        logits = jnp.einsum("...id,...jd->...ij", q * size**-0.5, k)
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         if self.tree is not None and joints:
             logits = edit_logits(logits, self.tree, walk=self.walk)
-        weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-        out = jnp.einsum(
-            "...fhij,...fjhd->...fihd" if joints else "...jhfg,...gjhd->...fjhd", weights, v
-        )
-        return Dense(channels, dtype=self.dtype, name="proj")(out.reshape(x.shape))
+        # Softmax, its division put behind the sum over values, which is narrower.
+        top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+        weights = jnp.exp(logits - top)
+        total = jnp.sum(weights, axis=-1, keepdims=True)
+        out = jnp.einsum("...ij,...jd->...id", weights.astype(v.dtype), v)
+        out = _join_heads((out / total).astype(v.dtype), joints=joints)
+        return Dense(channels, dtype=self.dtype, name="proj")(out)
+
+
+def _split_heads(x: Array, num_heads: int, *, joints: bool) -> Array:
+    """`(..., F, J, C)` to `(..., F, H, J, C / H)`, or to `(..., J, H, F, C / H)` for frames."""
+    x = x.reshape(*x.shape[:-1], num_heads, -1)
+    return jnp.swapaxes(x, -3, -2) if joints else jnp.moveaxis(x, -4, -2)
+
+
+def _join_heads(x: Array, *, joints: bool) -> Array:
+    """The inverse of `_split_heads`."""
+    x = jnp.swapaxes(x, -3, -2) if joints else jnp.moveaxis(x, -2, -4)
+    return x.reshape(*x.shape[:-2], -1)
+
+
+def gelu(x: Array) -> Array:
+    """Exact GELU, x (1 + erf(x / sqrt 2)) / 2: PyTorch's form, half the time of Flax's by erfc."""
+    return 0.5 * x * (1 + jax.lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
 
 
 class MLP(nn.Module):
@@ -129,8 +146,7 @@ class MLP(nn.Module):
     def __call__(self, x: Array) -> Array:
         """`(..., C)` to the same."""
         hidden = Dense(int(self.ratio * x.shape[-1]), dtype=self.dtype, name="fc1")(x)
-        hidden = nn.gelu(hidden, approximate=False)
-        return Dense(x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
+        return Dense(x.shape[-1], dtype=self.dtype, name="fc2")(gelu(hidden))
 
 
 class Block(nn.Module):

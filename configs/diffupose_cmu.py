@@ -1,0 +1,106 @@
+"""DiffuPose on real motion: CMU motion capture seen by virtual cameras.
+
+Command:  python -m experiments.train --config=configs/diffupose_cmu.py \
+              --config.data.root=../shared/data/cmu17 --workdir=runs/diffupose_cmu
+          python -m experiments.evaluate --checkpoint=runs/diffupose_cmu
+Hardware: 2 CPU cores, 30 minutes.
+Expected: see experiments/README.md.
+
+The argument names variants, joined by commas: `configs/diffupose_cmu.py:width256,linear`.
+`tiny` shrinks everything to seconds, for tests.
+"""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config of a run; `arg` names variants."""
+    config = ConfigDict()
+    config.system = "diffupose"
+    config.skeleton = "h36m_17"
+    config.seed = 0
+    config.model = ConfigDict({"network": "gcn", "width": 128, "num_blocks": 4, "modulated": True})
+    config.process = ConfigDict({"schedule": "cosine", "num_timesteps": 100})
+    config.loss = ConfigDict({"joint_weights": "diffupose", "condition_weight": 0.8})
+    config.sampler = ConfigDict({"name": "ddim", "num_steps": 10, "flip": True, "max_chains": 512})
+    config.data = ConfigDict(
+        {
+            "kind": "cmu17",
+            "root": "",
+            "heldout_every": 12,
+            "frames_per_clip": 60,
+            "train_views": 12,
+            "body_spread": 0.0,
+            "noise_px": 0.0,
+        }
+    )
+    config.optimizer = ConfigDict(
+        {"name": "adam", "learning_rate": 2e-3, "schedule": "cosine", "warmup_steps": 500}
+    )
+    config.ema = ConfigDict({"beta": 0.999, "update_every": 1, "update_after_step": 100})
+    config.training = ConfigDict(
+        {
+            "batch_size": 256,
+            "num_steps": 40_000,
+            "log_every": 200,
+            "save_every": 2000,
+            "eval_every": 5000,
+        }
+    )
+    config.evaluation = ConfigDict({"num_hypotheses": 10, "train_hypotheses": 1, "batch_size": 128})
+    for name in filter(None, arg.split(",")):
+        if name not in _VARIANTS:
+            raise ValueError(f"config argument: expected some of {sorted(_VARIANTS)}, got {name!r}")
+        _VARIANTS[name](config)
+    return config.lock()
+
+
+def _tiny(config: ConfigDict) -> None:
+    config.model.update(width=32, num_blocks=1)
+    config.sampler.num_steps = 2
+    config.data.update(train_views=1)
+    config.optimizer.warmup_steps = 2
+    config.training.update(batch_size=16, num_steps=10, log_every=5, save_every=5, eval_every=5)
+    config.evaluation.update(num_hypotheses=2, batch_size=16)
+
+
+def _mlp(config: ConfigDict) -> None:
+    """Residual MLP regression at equal budget."""
+    config.system = "residual_mlp"
+    config.model = ConfigDict({"width": 1024, "num_blocks": 2})
+    _regression(config)
+
+
+def _modgcn(config: ConfigDict) -> None:
+    """Modulated-GCN regression of equal width and budget."""
+    config.system = "modgcn"
+    config.model = ConfigDict({"variant": "gt", "width": 128, "num_blocks": 4})
+    _regression(config)
+
+
+def _regression(config: ConfigDict) -> None:
+    config.loss = ConfigDict({"mse": 0.0, "l1": 0.01, "mpjpe": 0.99})
+    config.sampler = ConfigDict({"flip": True, "center": True})
+    del config.process
+    config.evaluation.update(num_hypotheses=1, train_hypotheses=1)
+
+
+def _width(width: int) -> Callable[[ConfigDict], None]:
+    return lambda config: config.model.update(width=width)
+
+
+_VARIANTS: dict[str, Callable[[ConfigDict], None]] = {
+    "tiny": _tiny,
+    "mlp": _mlp,
+    "modgcn": _modgcn,
+    "width64": _width(64),
+    "width128": _width(128),
+    "width256": _width(256),
+    "width384": _width(384),
+    "linear": lambda config: config.process.update(schedule="linear"),
+    "unet": lambda config: config.model.update(network="unet"),
+    "vanilla": lambda config: config.model.update(modulated=False),
+    "constant": lambda config: config.optimizer.update(schedule="constant"),
+}

@@ -1,0 +1,289 @@
+"""From the section `data` of a config to training items and items to score."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from posediff_jax.config import read_options
+from posediff_jax.data import (
+    ItemTable,
+    MotionClip,
+    PoseSequences,
+    ScoredItems,
+    ScoredViews,
+    all_frames,
+    cmu17_val_v1,
+    item_table,
+    load_cmu17,
+    load_human36m,
+    load_humaneva,
+    procedural_motion,
+    random_bodies,
+    scored_items,
+    virtual_views,
+)
+from posediff_jax.skeleton import Skeleton, get_skeleton
+
+_SCORED_EVERY = 12  # frames, of motion that virtual cameras see
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """The section `data` of a config.
+
+    Attributes:
+      kind: "procedural", "cmu17", "human36m" or "humaneva".
+      root: Folder of the files; procedural motion has none.
+      frames: Frames per item.
+      stride: Frames between training items; 0 means `frames`.
+      keypoints: 2D joints of Human3.6M and HumanEva files, see their readers.
+      heldout_subjects: Training subjects that choose the best checkpoint instead; of Human3.6M and
+        HumanEva.
+      heldout_every: Every so many clips one does so instead of being trained on; 0 for none; of
+        motion that virtual cameras see.
+      test_actions: Actions that are scored; empty for all; of Human3.6M and HumanEva.
+      train_clips: Clips of procedural motion.
+      test_clips: Likewise.
+      frames_per_clip: Training motion is cut into pieces of so many frames with cameras of their
+        own.
+      train_views: Cameras per piece.
+      body_spread: Bodies of the training motion, see `random_bodies`; 0 for those recorded.
+      noise_px: Of the 2D joints, in training.
+      detector: See `virtual_views`.
+    """
+
+    kind: str = "procedural"
+    root: str = ""
+    frames: int = 1
+    stride: int = 0
+    keypoints: str = "gt"
+    heldout_subjects: tuple[str, ...] = ()
+    heldout_every: int = 0
+    test_actions: tuple[str, ...] = ()
+    train_clips: int = 280
+    test_clips: int = 70
+    frames_per_clip: int = 60
+    train_views: int = 4
+    body_spread: float = 0.0
+    noise_px: float = 0.0
+    detector: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("stride", "heldout_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"data.{name}: expected at least 0, got {getattr(self, name)}")
+        if self.frames < 1:
+            raise ValueError(f"data.frames: expected at least 1, got {self.frames}")
+
+
+class Split(NamedTuple):
+    """A data set as an experiment uses it.
+
+    Attributes:
+      train: Plain and mirrored training items.
+      heldout: What the best checkpoint is chosen on, or None.
+    """
+
+    train: ItemTable
+    heldout: ScoredItems | None
+
+
+def load_training(config: ConfigDict) -> Split:
+    """Reads or makes the training data that a config describes.
+
+    Raises:
+      FileNotFoundError: A file is missing.
+      ValueError: An unknown field or value, or data that cannot be read.
+      TypeError: A field of the wrong type.
+    """
+    options = read_options(DataOptions, config.data, where="data")
+    skeleton = get_skeleton(config.skeleton)
+    train, heldout = _pick(_TRAINING, options)(options, config.seed, skeleton)
+    stride = options.stride or options.frames
+    return Split(
+        train=item_table(train, length=options.frames, stride=stride, augment=True),
+        heldout=None if heldout is None else scored_items(heldout, length=options.frames),
+    )
+
+
+def load_test(config: ConfigDict, protocol: str = "") -> ScoredItems:
+    """Reads or makes what a protocol scores.
+
+    Args:
+      config: An experiment's config.
+      protocol: One of `PROTOCOLS[config.data.kind]`; empty for the first of them.
+
+    Raises:
+      FileNotFoundError: A file is missing.
+      ValueError: A protocol that the data does not have, an unknown field or value, or data that
+        cannot be read.
+      TypeError: A field of the wrong type.
+    """
+    options = read_options(DataOptions, config.data, where="data")
+    known = _pick(PROTOCOLS, options)
+    protocol = protocol or known[0]
+    if protocol not in known:
+        raise ValueError(f"protocol: expected one of {known} on {options.kind}, got {protocol!r}")
+    views = _TEST[options.kind](options, config.seed, get_skeleton(config.skeleton), protocol)
+    return scored_items(views, length=options.frames)
+
+
+# The first one is the default.
+PROTOCOLS: dict[str, tuple[str, ...]] = {
+    "procedural": ("unseen",),
+    "cmu17": (
+        "cmu17-val-v1",
+        "cmu17-val-v1:noise5",
+        "cmu17-val-v1:scaled",
+        "cmu17-val-v1:scaled-noise5",
+    ),
+    "human36m": ("test", "diffupose_official"),
+    "humaneva": ("test", "diffupose_official"),
+}
+
+
+def _pick(table: dict[str, Any], options: DataOptions) -> Any:
+    if options.kind not in table:
+        raise ValueError(f"data.kind: expected one of {sorted(table)}, got {options.kind!r}")
+    if options.kind != "procedural" and not options.root:
+        raise ValueError(f"data.root: expected the folder of the {options.kind} files, got ''")
+    return table[options.kind]
+
+
+_Pair = tuple[PoseSequences, ScoredViews | None]
+
+
+def _cmu17_training(options: DataOptions, seed: int, skeleton: Skeleton) -> _Pair:
+    return _seen_training(options, seed, skeleton, load_cmu17(options.root, "train"))
+
+
+def _procedural_training(options: DataOptions, seed: int, skeleton: Skeleton) -> _Pair:
+    frames = options.frames_per_clip
+    clips = procedural_motion(seed, num_clips=options.train_clips, frames=frames)
+    return _seen_training(options, seed, skeleton, clips)
+
+
+def _seen_training(
+    options: DataOptions, seed: int, skeleton: Skeleton, clips: Sequence[MotionClip]
+) -> _Pair:
+    """Motion seen by virtual cameras; held-out clips look as the recorded bodies do."""
+    every = options.heldout_every
+    heldout = list(clips[every - 1 :: every]) if every else []
+    names = {clip.name for clip in heldout}
+    pieces = [p for c in clips if c.name not in names for p in c.split(options.frames_per_clip)]
+    if options.body_spread:
+        pieces = random_bodies(seed, pieces, spread=options.body_spread)
+    noise: dict[str, Any] = {"noise_px": options.noise_px, "detector": options.detector}
+    train = virtual_views(seed, pieces, skeleton, views_per_clip=options.train_views, **noise)
+    if not heldout:
+        return train, None
+    pieces = [p for c in heldout for p in c.split(options.frames_per_clip)]
+    return train, _every_few(virtual_views(seed + 1, pieces, skeleton, **noise))
+
+
+def _procedural_test(
+    options: DataOptions, seed: int, skeleton: Skeleton, protocol: str
+) -> ScoredViews:
+    del protocol
+    clips = procedural_motion(
+        seed + 1, num_clips=options.test_clips, frames=options.frames_per_clip
+    )
+    return _every_few(virtual_views(seed + 1, clips, skeleton, noise_px=options.noise_px))
+
+
+def _cmu17_test(options: DataOptions, seed: int, skeleton: Skeleton, protocol: str) -> ScoredViews:
+    del seed
+    if skeleton.name != "h36m_17":
+        raise ValueError(f"skeleton: {protocol} has 'h36m_17', got {skeleton.name!r}")
+    variant = protocol.partition(":")[2]
+    return cmu17_val_v1(
+        options.root,
+        noise_px=5.0 if variant.endswith("noise5") else 0.0,
+        bodies="scaled" if variant.startswith("scaled") else "own",
+    )
+
+
+def _every_few(views: PoseSequences) -> ScoredViews:
+    return ScoredViews(
+        views, tuple(np.arange(s.num_frames) % _SCORED_EVERY == 0 for s in views.sequences)
+    )
+
+
+def _human36m_training(options: DataOptions, seed: int, skeleton: Skeleton) -> _Pair:
+    del seed
+    return _recorded_training(
+        options,
+        ("S1", "S5", "S6", "S7", "S8"),
+        lambda subjects: load_human36m(
+            options.root, keypoints=options.keypoints, subjects=subjects, skeleton=skeleton
+        ),
+    )
+
+
+def _humaneva_training(options: DataOptions, seed: int, skeleton: Skeleton) -> _Pair:
+    del seed, skeleton
+    return _recorded_training(
+        options,
+        ("S1", "S2", "S3"),
+        lambda subjects: load_humaneva(
+            options.root, "train", keypoints=options.keypoints, subjects=subjects
+        ),
+    )
+
+
+def _recorded_training(
+    options: DataOptions,
+    subjects: Sequence[str],
+    load: Callable[[Sequence[str]], PoseSequences],
+) -> _Pair:
+    heldout = options.heldout_subjects
+    rest = [s for s in subjects if s not in heldout]
+    if not rest or not set(heldout) <= set(subjects):
+        raise ValueError(
+            f"data.heldout_subjects: expected some but not all of {tuple(subjects)}, got {heldout}"
+        )
+    return load(rest), all_frames(load(heldout)) if heldout else None
+
+
+def _human36m_test(
+    options: DataOptions, seed: int, skeleton: Skeleton, protocol: str
+) -> ScoredViews:
+    del seed, protocol
+    views = load_human36m(
+        options.root,
+        "test",
+        keypoints=options.keypoints,
+        actions=options.test_actions or None,
+        skeleton=skeleton,
+    )
+    return all_frames(views)
+
+
+def _humaneva_test(
+    options: DataOptions, seed: int, skeleton: Skeleton, protocol: str
+) -> ScoredViews:
+    del seed, skeleton, protocol
+    views = load_humaneva(
+        options.root,
+        "validate",
+        keypoints=options.keypoints,
+        actions=options.test_actions or None,
+    )
+    return all_frames(views)
+
+
+_TRAINING = {
+    "procedural": _procedural_training,
+    "cmu17": _cmu17_training,
+    "human36m": _human36m_training,
+    "humaneva": _humaneva_training,
+}
+_TEST = {
+    "procedural": _procedural_test,
+    "cmu17": _cmu17_test,
+    "human36m": _human36m_test,
+    "humaneva": _humaneva_test,
+}

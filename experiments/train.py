@@ -1,0 +1,129 @@
+"""Trains any system on any data, resumable at any step.
+
+python -m experiments.train --config=configs/diffupose_cmu.py \
+    --config.data.root=../shared/data/cmu17 --workdir=runs/diffupose_cmu
+
+The same command goes on where a killed run stopped. Leaves checkpoints, `metrics.jsonl`,
+`curves.png` and the config in the working folder.
+"""
+
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
+
+from experiments.common import start, write_json
+from experiments.data import load_training
+from posediff_jax.data import ScoredItems, endless_batches, num_batches
+from posediff_jax.evaluation.hypotheses import score_items
+from posediff_jax.inference import make_sampler
+from posediff_jax.skeleton import get_skeleton
+from posediff_jax.systems import System, make_system
+from posediff_jax.training import (
+    TrainState,
+    learning_rate_schedule,
+    make_ema,
+    make_optimizer,
+    read_metrics,
+    stream_key,
+    train,
+)
+from posediff_jax.training.loop import EvaluateFn
+from posediff_jax.types import Variables
+from posediff_jax.visualize import plot_curves
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and curves go.")
+_SECONDS = flags.DEFINE_float("max_seconds", None, "Stop, saved, after this time.")
+
+
+def run(config: ConfigDict, workdir: str | Path, max_seconds: float | None = None) -> TrainState:
+    """Trains until `config.training.num_steps`, from the newest checkpoint if there is one.
+
+    Args:
+      config: See `configs/diffupose_cmu.py`.
+      workdir: The run's folder.
+      max_seconds: Stop, saved, after this time.
+
+    Returns:
+      The last state.
+    """
+    workdir = Path(workdir)
+    data = load_training(config)
+    system = make_system(config)
+    options = config.training
+    num_steps = options.num_steps
+    heldout = f", {data.heldout.num_frames} held-out frames" if data.heldout else ""
+    print(f"{data.train.num_items} training items{heldout}")
+    per_epoch = num_batches(data.train, options.batch_size)
+    schedule = {"steps_per_epoch": per_epoch, "num_steps": num_steps}
+    state = train(
+        system,
+        make_optimizer(config.optimizer, **schedule),
+        lambda step: endless_batches(
+            data.train, batch_size=options.batch_size, seed=config.seed, start_step=step
+        ),
+        num_steps=num_steps,
+        seed=config.seed,
+        ema=make_ema(config.ema) if config.get("ema") else None,
+        schedule=learning_rate_schedule(config.optimizer, **schedule),
+        workdir=workdir,
+        config=config.to_dict(),
+        same_config=True,
+        metadata={
+            "skeleton": get_skeleton(config.skeleton).name,
+            "normalisation": "screen",
+            "frames": data.train.length,
+        },
+        log_every=options.log_every,
+        save_every=options.save_every,
+        eval_every=options.eval_every if data.heldout else 0,
+        evaluate=make_evaluate(config, system, data.heldout) if data.heldout else None,
+        select_on="mpjpe" if data.heldout else None,
+        max_seconds=max_seconds,
+    )
+    write_json(workdir / "config.json", config.to_dict())
+    try:
+        plot_curves(workdir / "curves.png", read_metrics(workdir / "metrics.jsonl"))
+    except ImportError as error:
+        print(f"no curves.png: {error}")
+    print(f"step {int(state.step)} of {num_steps}: {workdir}")
+    return state
+
+
+def make_evaluate(config: ConfigDict, system: System, items: ScoredItems) -> EvaluateFn:
+    """Figures of the held-out frames in millimetres: the error of the mean of H hypotheses.
+
+    Args:
+      config: Its section `evaluation` says how many hypotheses.
+      system: What is trained.
+      items: Held-out frames.
+    """
+    options = config.evaluation
+
+    def evaluate(variables: Variables) -> dict[str, float]:
+        sampler = make_sampler(system, variables, num_hypotheses=options.train_hypotheses)
+        key = stream_key(config.seed, "eval")
+        batches = items.batches(options.batch_size)
+        sampled = (sampler(key, batch).samples for batch, _ in batches)
+        scores = score_items(items, sampled, batch_size=options.batch_size)
+        mean = scores.values["mean"]
+        return {
+            "mpjpe": 1000 * float(mean["mpjpe"].mean()),
+            "p_mpjpe": 1000 * float(mean["p_mpjpe"].mean()),
+            "spread": 1000 * float(scores.spread.mean()),
+        }
+
+    return evaluate
+
+
+def main(argv: list[str]) -> None:
+    """Parses flags and runs."""
+    start(argv)
+    run(_CONFIG.value, _WORKDIR.value, _SECONDS.value)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

@@ -1,0 +1,209 @@
+"""Scores hypotheses frame by frame: rules that make one pose of many, metrics, calibration."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from posediff_jax.camera import intrinsics_vector
+from posediff_jax.data.scored import ScoredItems
+from posediff_jax.evaluation import metrics, oracle, protocols
+from posediff_jax.evaluation.calibration import coverage_error, crps, energy_score, truth_ranks
+from posediff_jax.samplers.aggregate import joint_spread, mean_pose, medoid_pose
+from posediff_jax.types import Array, PoseBatch
+
+# Rules that give a pose, and what each needs beside the keypoints.
+RULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"first": (), "mean": (), "medoid": (), "p_best": oracle.NEEDS}
+)
+# Metrics of one frame; the velocity error is added from frames that follow each other.
+FRAME_METRICS: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
+    {
+        "mpjpe": metrics.mpjpe,
+        "p_mpjpe": metrics.p_mpjpe,
+        "n_mpjpe": metrics.n_mpjpe,
+        "pck": metrics.pck,
+        "auc": metrics.auc,
+    }
+)
+
+
+class FrameScores(NamedTuple):
+    """Figures of every scored frame, in the order of the sequences.
+
+    Attributes:
+      values: By rule, then metric: `(n,)`, metres or shares. A velocity error is NaN where the
+        frame before is not scored.
+      spread: Root mean square distance of the hypotheses to their mean, mean over joints, `(n,)`,
+        metres.
+      crps: Mean over coordinates of all joints but the root, `(n,)`, metres.
+      energy: Energy score, mean over all joints but the root, `(n,)`, metres.
+      rank_counts: How often each of the ranks 0 ... H occurs (`truth_ranks`), `(H + 1,)`.
+      sequence: Sequence of each frame, `(n,)`.
+      frame: Number of each frame in its sequence, `(n,)`.
+      subject: Subject number of each frame, `(n,)`.
+      action: Action number of each frame, `(n,)`.
+    """
+
+    values: dict[str, dict[str, NDArray]]
+    spread: NDArray
+    crps: NDArray
+    energy: NDArray
+    rank_counts: NDArray[np.int64]
+    sequence: NDArray[np.int64]
+    frame: NDArray[np.int64]
+    subject: NDArray[np.int64]
+    action: NDArray[np.int64]
+
+    @property
+    def num_hypotheses(self) -> int:
+        """H."""
+        return len(self.rank_counts) - 1
+
+    def calibration(self) -> dict[str, float]:
+        """Coverage error, CRPS and energy score in metres, rank correlation of spread and error.
+
+        The correlation is Spearman's, of the spread and the MPJPE of the mean pose over frames;
+        NaN where all hypotheses are alike.
+        """
+        error = self.values["mean"]["mpjpe"]
+        varies = np.ptp(self.spread) > 0 and np.ptp(error) > 0
+        return {
+            "coverage_error": coverage_error(self.rank_counts),
+            "crps": float(self.crps.mean()),
+            "energy_score": float(self.energy.mean()),
+            "spread": float(self.spread.mean()),
+            "spread_error_correlation": (
+                float(spearmanr(self.spread, error).statistic) if varies else float("nan")
+            ),
+        }
+
+
+def score_items(
+    items: ScoredItems, sampled: Iterable[NDArray], *, batch_size: int, official: bool = False
+) -> FrameScores:
+    """Scores the hypotheses of every scored frame.
+
+    Args:
+      items: What is scored; poses must be known.
+      sampled: For each of `items.batches(batch_size)` in order the hypotheses `(B, H, F, J, 3)`,
+        metres. May be a generator: one batch is in memory at a time.
+      batch_size: B.
+      official: Apply `protocols.diffupose_official` first, which USES the true depth of the root.
+
+    Raises:
+      ValueError: Poses or (for `official`) roots are not known, or there are fewer batches of
+        hypotheses than of items.
+    """
+    if items.table.pose is None or (official and items.table.root is None):
+        raise ValueError("items: expected sequences whose pose and root are known")
+    root = items.skeleton.root
+    parts, counts = [], []
+    hypotheses_of = iter(sampled)
+    for number, (batch, frames) in enumerate(items.batches(batch_size)):
+        hypotheses = next(hypotheses_of, None)
+        if hypotheses is None:
+            raise ValueError(f"sampled: expected one array for each batch, got {number}")
+        scores = _score_batch(hypotheses, batch, official=official, root=root)
+        ranks, scores = scores["ranks"], {k: v for k, v in scores.items() if k != "ranks"}
+        parts.append(jax.tree.map(lambda x, keep=frames: np.asarray(x)[keep], scores))
+        num_ranks = hypotheses.shape[1] + 1
+        counts.append(np.bincount(np.asarray(ranks)[frames].ravel(), minlength=num_ranks))
+    joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    sequence, frame = _places(items)
+    values = {rule: dict(found) for rule, found in joined["values"].items()}
+    follows = (np.diff(sequence) == 0) & (np.diff(frame) == 1)
+    for rule, velocity in _velocity_errors(joined["poses"], joined["target"], follows).items():
+        values[rule]["mpjve"] = velocity
+    codes = (np.asarray(c)[items.sequence] for c in (items.table.subject, items.table.action))
+    per_window = items.frames.sum(axis=1)
+    subject, action = (np.repeat(c, per_window) for c in codes)
+    return FrameScores(
+        values=values,
+        spread=joined["spread"],
+        crps=joined["crps"],
+        energy=joined["energy"],
+        rank_counts=np.sum(counts, axis=0),
+        sequence=sequence,
+        frame=frame,
+        subject=subject,
+        action=action,
+    )
+
+
+@partial(jax.jit, static_argnames=("official", "root"))
+def _score_batch(
+    hypotheses: Array, batch: PoseBatch, *, official: bool, root: int
+) -> dict[str, Any]:
+    """Figures `(B, F)` of each rule and metric, chosen poses `(B, F, J, 3)`, ranks."""
+    target = jnp.asarray(batch.pose)
+    if official:
+        hypotheses = _official(hypotheses, batch)
+    poses = {
+        "first": hypotheses[:, 0],
+        "mean": mean_pose(hypotheses),
+        "medoid": medoid_pose(hypotheses)[0],
+    }
+    by_metric = {
+        name: jax.vmap(lambda h, m=metric: m(h, target), in_axes=1, out_axes=1)(hypotheses)
+        for name, metric in FRAME_METRICS.items()
+    }
+    values: dict[str, dict[str, Array]] = {
+        rule: {name: metric(pose, target) for name, metric in FRAME_METRICS.items()}
+        for rule, pose in poses.items()
+    }
+    # Each metric has its own best hypothesis; shares are best where they are large.
+    values["p_best"] = {
+        name: jnp.max(v, axis=1) if name in ("pck", "auc") else oracle.best_hypothesis(v)[0]
+        for name, v in by_metric.items()
+    }
+    index = oracle.best_hypothesis(by_metric["mpjpe"])[1]
+    poses["p_best"] = oracle.take_hypothesis(hypotheses, index)
+    others = np.delete(np.arange(target.shape[-2]), root)
+    free, truth = hypotheses[..., others, :], target[..., others, :]
+    return {
+        "values": values,
+        "poses": poses,
+        "target": target,
+        "spread": joint_spread(hypotheses).mean(axis=-1),
+        "crps": crps(free, truth).mean(axis=(-2, -1)),
+        "energy": energy_score(free, truth).mean(axis=-1),
+        "ranks": truth_ranks(free, truth),
+    }
+
+
+def _official(hypotheses: Array, batch: PoseBatch) -> Array:
+    """The post-processing of DiffuPose's test code on each hypothesis; it is linear in z."""
+    intrinsics = intrinsics_vector(batch.camera)[:, None]
+
+    def one(pose: Array) -> Array:
+        depth = jnp.asarray(batch.root)[..., 2]
+        return protocols.diffupose_official(
+            pose, batch.keypoints, depth, jnp.broadcast_to(intrinsics, (*depth.shape, 9))
+        )
+
+    return jax.vmap(one, in_axes=1, out_axes=1)(hypotheses)
+
+
+def _places(items: ScoredItems) -> tuple[NDArray, NDArray]:
+    """Sequence and number of each scored frame."""
+    window, offset = np.nonzero(items.frames)
+    return items.sequence[window], items.start[window] + offset
+
+
+def _velocity_errors(
+    poses: Mapping[str, NDArray], target: NDArray, follows: NDArray[np.bool_]
+) -> dict[str, NDArray]:
+    """Error of the step from the frame before, `(n,)`; NaN where that frame is another's."""
+    errors = {}
+    for rule, pose in poses.items():
+        step = np.diff(pose, axis=0) - np.diff(target, axis=0)
+        error = np.linalg.norm(step, axis=-1).mean(axis=-1)
+        errors[rule] = np.concatenate([[np.nan], np.where(follows, error, np.nan)])
+    return errors

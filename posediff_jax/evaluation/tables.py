@@ -1,0 +1,198 @@
+"""The tables of the papers from scored frames, each figure marked with what it needed."""
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from posediff_jax.evaluation.hypotheses import RULES, FrameScores
+from posediff_jax.evaluation.metrics import NEEDS
+from posediff_jax.evaluation.protocols import action_means
+
+# Printed in millimetres; the others are shares, printed in percent.
+LENGTHS = ("mpjpe", "p_mpjpe", "n_mpjpe", "mpjve")
+METRICS = (*LENGTHS, "pck", "auc")
+
+# Column heads of the papers' Human3.6M tables, in their order.
+_SHORT: Mapping[str, str] = MappingProxyType(
+    {
+        "Directions": "Dir.",
+        "Discussion": "Disc.",
+        "Eating": "Eat",
+        "Greeting": "Greet",
+        "Phoning": "Phone",
+        "Photo": "Photo",
+        "Posing": "Pose",
+        "Purchases": "Pur.",
+        "Sitting": "Sit",
+        "SittingDown": "SitD.",
+        "Smoking": "Smoke",
+        "Waiting": "Wait",
+        "WalkDog": "WalkD.",
+        "Walking": "Walk",
+        "WalkTogether": "WalkT.",
+    }
+)
+
+
+def summarise(
+    scores: FrameScores,
+    *,
+    actions: tuple[str, ...],
+    subjects: tuple[str, ...],
+    by_subject: bool = False,
+) -> dict[str, Any]:
+    """Averages scored frames into the figures of a paper's table; ready for JSON.
+
+    Args:
+      scores: See `score_items`.
+      actions: Legend of the action numbers.
+      subjects: Legend of the subject numbers.
+      by_subject: A group is an action of one subject (HumanEva's tables), not an action.
+
+    Returns:
+      `rules`: by rule and metric the mean of each group (`groups`), of the groups (`mean`) and of
+      all frames (`frames`); millimetres or percent, None where undefined. `needs`: what rules and
+      metrics took beside the keypoints. `calibration`: see `FrameScores.calibration`, lengths in
+      millimetres. `num_hypotheses`, `num_frames`.
+    """
+    names, group = _groups(scores, actions, subjects, by_subject=by_subject)
+    rules = {
+        rule: {metric: _means(values[metric] * _factor(metric), group, names) for metric in METRICS}
+        for rule, values in scores.values.items()
+    }
+    calibration = {
+        name: _number(value * (1000 if name in ("crps", "energy_score", "spread") else 1))
+        for name, value in scores.calibration().items()
+    }
+    return {
+        "num_hypotheses": scores.num_hypotheses,
+        "num_frames": len(scores.action),
+        "rules": rules,
+        "calibration": calibration,
+        "needs": {
+            "rules": {rule: list(RULES[rule]) for rule in rules},
+            "metrics": {metric: list(NEEDS[metric]) for metric in METRICS},
+        },
+        "units": {
+            "rules": {metric: "mm" if metric in LENGTHS else "percent" for metric in METRICS},
+            "calibration": {
+                "coverage_error": "share",
+                "crps": "mm",
+                "energy_score": "mm",
+                "spread": "mm",
+                "spread_error_correlation": "Spearman",
+            },
+        },
+    }
+
+
+def print_summary(summary: Mapping[str, Any], *, title: str) -> None:
+    """Prints the per-action tables, all metrics, and the calibration of a `summarise` result.
+
+    Args:
+      summary: See `summarise`.
+      title: Printed on top of each table.
+    """
+    console = Console(width=200)
+    for metric in ("mpjpe", "p_mpjpe"):
+        _print_groups(console, summary, metric, title)
+    _print_metrics(console, summary, title)
+    _print_calibration(console, summary)
+
+
+def _groups(
+    scores: FrameScores, actions: tuple[str, ...], subjects: tuple[str, ...], *, by_subject: bool
+) -> tuple[list[str], NDArray]:
+    if not by_subject:
+        return list(actions), scores.action
+    names = [f"{action} {subject}" for action in actions for subject in subjects]
+    return names, scores.action * len(subjects) + scores.subject
+
+
+def _means(values: NDArray, group: NDArray, names: list[str]) -> dict[str, Any]:
+    known = ~np.isnan(values)
+    if not known.any():
+        return {"groups": {}, "mean": None, "frames": None}
+    found = action_means(values[known], group[known])
+    by_group = {names[a]: float(m) for a, m in zip(found.actions, found.means, strict=True)}
+    order = {name: i for i, name in enumerate(_SHORT)}
+    ordered = sorted(by_group, key=lambda name: (order.get(name, len(order)), name))
+    return {
+        "groups": {name: by_group[name] for name in ordered},
+        "mean": found.mean,
+        "frames": float(values[known].mean()),
+    }
+
+
+def _print_groups(console: Console, summary: Mapping[str, Any], metric: str, title: str) -> None:
+    rules = summary["rules"]
+    first = next(iter(rules.values()))[metric]["groups"]
+    table = Table(title=f"{title}: {_head(metric)} (mm)", caption=_caption(summary, [metric]))
+    table.add_column("rule", no_wrap=True)
+    for name in [*(_SHORT.get(group, group) for group in first), "mean", "frames"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for rule, figures in rules.items():
+        found = figures[metric]
+        values = [*found["groups"].values(), found["mean"], found["frames"]]
+        table.add_row(_rule_head(summary, rule), *map(_text, values))
+    console.print(table)
+
+
+def _print_metrics(console: Console, summary: Mapping[str, Any], title: str) -> None:
+    table = Table(
+        title=f"{title}: mean over groups, H = {summary['num_hypotheses']}",
+        caption=_caption(summary, METRICS),
+    )
+    table.add_column("rule", no_wrap=True)
+    for metric in METRICS:
+        unit = "mm" if metric in LENGTHS else "%"
+        table.add_column(f"{_head(metric)} ({unit})", justify="right", no_wrap=True)
+    for rule, figures in summary["rules"].items():
+        table.add_row(_rule_head(summary, rule), *(_text(figures[m]["mean"]) for m in METRICS))
+    console.print(table)
+
+
+def _print_calibration(console: Console, summary: Mapping[str, Any]) -> None:
+    units = summary["units"]["calibration"]
+    table = Table(
+        title=f"calibration of {summary['num_hypotheses']} hypotheses",
+        caption="needs ground truth; a minimum over hypotheses means little without it",
+    )
+    values = summary["calibration"]
+    for name in values:
+        table.add_column(f"{name.replace('_', ' ')} ({units[name]})", justify="right")
+    table.add_row(*(_text(v, 1 if units[n] == "mm" else 3) for n, v in values.items()))
+    console.print(table)
+
+
+def _rule_head(summary: Mapping[str, Any], rule: str) -> str:
+    needs = summary["needs"]["rules"][rule]
+    return f"{rule} (ORACLE: {', '.join(needs)})" if needs else rule
+
+
+def _caption(summary: Mapping[str, Any], metrics: Any) -> str:
+    return "; ".join(
+        f"{_head(m)} needs {', '.join(summary['needs']['metrics'][m])}" for m in metrics
+    )
+
+
+def _head(metric: str) -> str:
+    return metric.upper().replace("_", "-")
+
+
+def _factor(metric: str) -> float:
+    return 1000.0 if metric in LENGTHS else 100.0
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _text(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -147,7 +147,9 @@ def _motion(seed, count, frames):
     for clip in procedural_motion(number, num_clips=count, frames=frames):
         x, y, z = np.moveaxis(clip.poses, -1, 0)
         world = np.stack([x, -z, y], axis=-1)
-        world[..., :2] -= world[:, :1, :2].mean(axis=0)
+        path = world[:, :1, :2].copy()
+        # However far they walk they stay within a metre, where every camera sees them.
+        world[..., :2] += np.tanh(path - path.mean(axis=0)) - path
         yield world.astype(np.float32)
 
 
@@ -196,3 +198,114 @@ def map_takes(nested, function):
 def _save(path, **entries):
     """As VideoPose3D does: dictionaries in 0-d object arrays."""
     np.savez_compressed(path, **{k: np.array(v, dtype=object) for k, v in entries.items()})
+
+
+# CMU's bones as (name, parent, direction, length, what it rotates about), lengths in the file's
+# unit; directions and lengths are those of a small and crooked person.
+_CMU_BONES = (
+    ("lhipjoint", "root", (0.66, -0.71, 0.25), 2.4, ""),
+    ("lfemur", "lhipjoint", (0.34, -0.94, 0.0), 7.1, "rx ry rz"),
+    ("ltibia", "lfemur", (0.34, -0.94, 0.0), 7.0, "rx"),
+    ("rhipjoint", "root", (-0.64, -0.72, 0.26), 2.5, ""),
+    ("rfemur", "rhipjoint", (-0.34, -0.94, 0.0), 7.2, "rx ry rz"),
+    ("rtibia", "rfemur", (-0.34, -0.94, 0.0), 6.9, "rx"),
+    ("lowerback", "root", (0.02, 0.99, -0.05), 2.0, "rx ry rz"),
+    ("upperback", "lowerback", (0.02, 0.99, -0.03), 2.0, "rx ry rz"),
+    ("thorax", "upperback", (0.0, 0.99, -0.01), 2.0, "rx ry rz"),
+    ("lowerneck", "thorax", (-0.02, 0.99, 0.02), 1.6, "rx ry rz"),
+    ("upperneck", "lowerneck", (-0.02, 0.99, -0.02), 1.5, "rx ry rz"),
+    ("head", "upperneck", (0.0, 0.99, 0.06), 1.6, "rx ry rz"),
+    ("lclavicle", "thorax", (0.92, 0.39, -0.02), 3.4, "ry rz"),
+    ("lhumerus", "lclavicle", (0.99, 0.0, 0.0), 4.9, "rx ry rz"),
+    ("lradius", "lhumerus", (0.99, 0.0, 0.0), 3.4, "rx"),
+    ("rclavicle", "thorax", (-0.91, 0.40, -0.05), 3.5, "ry rz"),
+    ("rhumerus", "rclavicle", (-0.99, 0.0, 0.0), 4.8, "rx ry rz"),
+    ("rradius", "rhumerus", (-0.99, 0.0, 0.0), 3.3, "rx"),
+)
+# Whose ends are the 17 joints of cmu17; the pelvis is between the hips.
+_ENDS = (
+    "rhipjoint rfemur rtibia lhipjoint lfemur ltibia lowerback thorax upperneck head "
+    "lclavicle lhumerus lradius rclavicle rhumerus rradius"
+)
+
+
+def write_fake_asf_amc(folder, subject, trials, *, seed=0):
+    """Writes a subject of the CMU database: `<subject>.asf` and `<subject>_<trial>.amc`.
+
+    Args:
+      folder: Gets a folder named after the subject.
+      subject: Its name.
+      trials: Number of frames of each trial.
+      seed: Of axes and angles.
+
+    Returns:
+      trial -> the joints of cmu17, `(F, 17, 3)`, metres, at the rate of the files.
+    """
+    rng = np.random.default_rng((seed, *subject.encode()))
+    axes = {bone[0]: rng.uniform(-180, 180, 3).round(3) for bone in _CMU_BONES}
+    folder = Path(folder) / subject
+    folder.mkdir(parents=True)
+    (folder / f"{subject}.asf").write_text(_asf_text(axes))
+    truth = {}
+    for trial, frames in trials.items():
+        values = {
+            name: rng.uniform(-40, 40, (frames, len(dofs.split()))).round(4)
+            for name, _, _, _, dofs in _CMU_BONES
+            if dofs
+        }
+        # Walks along z with the hips 17 units above the floor.
+        start = [0.0, 17.0, 0.0, 0.0, 0.0, 0.0]
+        values["root"] = (start + rng.uniform(-5, 5, (frames, 6))).round(4)
+        values["root"][:, 2] += 0.2 * np.arange(frames)
+        (folder / f"{subject}_{trial}.amc").write_text(_amc_text(values))
+        truth[trial] = _joints_of_ends(_ends(axes, values))
+    return truth
+
+
+def _asf_text(axes):
+    lines = [":version 1.10", ":units", "  mass 1.0", "  length 0.45", "  angle deg", ":root"]
+    lines += ["  order TX TY TZ RX RY RZ", "  axis XYZ", "  position 0 0 0", "  orientation 0 0 0"]
+    lines += [":bonedata"]
+    for number, (name, _, direction, length, dofs) in enumerate(_CMU_BONES, start=1):
+        lines += ["  begin", f"     id {number}", f"     name {name}"]
+        lines += [f"     direction {direction[0]} {direction[1]} {direction[2]}"]
+        lines += [f"     length {length}", "     axis {} {} {}  XYZ".format(*axes[name])]
+        if dofs:
+            limits = "\n            ".join(["(-160.0 20.0)"] * len(dofs.split()))
+            lines += [f"    dof {dofs}", f"    limits {limits}"]
+        lines += ["  end"]
+    lines += [":hierarchy", "  begin"]
+    for parent in ("root", *(bone[0] for bone in _CMU_BONES)):
+        children = [bone[0] for bone in _CMU_BONES if bone[1] == parent]
+        lines += [f"    {' '.join([parent, *children])}"] if children else []
+    return "\n".join([*lines, "  end", ""])
+
+
+def _amc_text(values):
+    lines = ["#!OML:ASF somewhere", ":FULLY-SPECIFIED", ":DEGREES"]
+    for frame in range(len(values["root"])):
+        lines += [str(frame + 1)]
+        lines += [f"{name} {' '.join(map(str, v[frame]))}" for name, v in values.items()]
+    return "\n".join([*lines, ""])
+
+
+def _ends(axes, values):
+    ends, turns = {"root": values["root"][:, :3]}, {"root": _xyz(values["root"][:, 3:])}
+    for name, parent, direction, length, dofs in _CMU_BONES:
+        angles = np.zeros((len(values["root"]), 3))
+        for column, dof in enumerate(dofs.split()):
+            angles[:, "xyz".index(dof[1])] = values[name][:, column]
+        axis = _xyz(axes[name])
+        turns[name] = turns[parent] * axis * _xyz(angles) * axis.inv()
+        ends[name] = ends[parent] + turns[name].apply(np.multiply(direction, length))
+    return ends
+
+
+def _xyz(degrees):
+    return Rotation.from_euler("xyz", degrees, degrees=True)
+
+
+def _joints_of_ends(ends):
+    joints = [ends[name] for name in _ENDS.split()]
+    pelvis = (joints[0] + joints[3]) / 2
+    return np.stack([pelvis, *joints], axis=1) * 2.54 / 45

@@ -23,7 +23,7 @@ LAYERS = {
     ),
     "parts": ("data", "denoisers", "samplers"),
     "systems": ("systems",),
-    "apps": ("training", "evaluation", "interop", "inference", "visualize", "parallel"),
+    "apps": ("training", "evaluation", "interop", "inference", "lifter", "visualize", "parallel"),
 }
 RANK = {top: rank for rank, tops in enumerate(LAYERS.values()) for top in tops}
 

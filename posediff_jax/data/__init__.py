@@ -1,5 +1,6 @@
 """Readers, synthetic motion and virtual cameras, windows, and batches. NumPy on the host."""
 
+from posediff_jax.data.asf_amc import load_asf_amc as load_asf_amc
 from posediff_jax.data.batching import ItemTable as ItemTable
 from posediff_jax.data.batching import batches as batches
 from posediff_jax.data.batching import endless_batches as endless_batches
@@ -7,6 +8,7 @@ from posediff_jax.data.batching import epoch_order as epoch_order
 from posediff_jax.data.batching import item_table as item_table
 from posediff_jax.data.batching import num_batches as num_batches
 from posediff_jax.data.bodies import random_bodies as random_bodies
+from posediff_jax.data.bvh import load_bvh as load_bvh
 from posediff_jax.data.cmu17 import load_cmu17 as load_cmu17
 from posediff_jax.data.cmu17_val import cmu17_val_v1 as cmu17_val_v1
 from posediff_jax.data.human36m import load_human36m as load_human36m

@@ -4,19 +4,18 @@ A folder holds `data_3d_h36m.npz` and any of the keypoint files in `KEYPOINT_FIL
 """
 
 import pathlib
-import re
 from collections.abc import Sequence
-from typing import Any
+
+from numpy.typing import NDArray
 
 from posediff_jax.data.human36m_cameras import CAMERA_IDS, human36m_cameras
-from posediff_jax.data.sequences import PoseSequence, PoseSequences
+from posediff_jax.data.sequences import PoseSequences
 from posediff_jax.data.videopose import (
-    Nested,
-    check_positions,
+    Layout,
+    Take,
     check_symmetry,
-    check_views,
     read_nested,
-    takes_of,
+    read_takes,
     view_sequences,
 )
 from posediff_jax.skeleton import H36M_16, H36M_17, Skeleton, joint_map
@@ -33,8 +32,15 @@ KEYPOINT_FILES = {
     "detectron": ("data_2d_h36m_detectron_ft_h36m.npz", H36M_17),
     "hrnet": ("data_2d_h36m_hr.npz", H36M_16),
 }
-_FPS = 50.0
-_RIGHT_THIGH_OF_32 = (1, 2)
+_LAYOUT = Layout(
+    num_joints=32,
+    thigh=(1, 2),
+    camera_names=CAMERA_IDS,
+    actions=ACTIONS,
+    take=r"(\w+)(?: \d+)?",
+    example="Sitting 1",
+    fps=50.0,
+)
 
 
 def load_human36m(
@@ -85,82 +91,37 @@ def load_human36m(
             f"skeleton: {name} has the joints of {order.name!r}, which cannot become "
             f"{target.name!r}"
         )
-    path_3d, path_2d = pathlib.Path(folder) / "data_3d_h36m.npz", pathlib.Path(folder) / name
-    positions, _ = read_nested(path_3d, "positions_3d")
-    views, entries = read_nested(path_2d, "positions_2d")
-    check_symmetry(entries, order, path_2d)
+    positions = read_nested(pathlib.Path(folder) / "data_3d_h36m.npz", "positions_3d")
+    views = read_nested(pathlib.Path(folder) / name, "positions_2d")
+    check_symmetry(views, order)
     chosen = SPLITS[split] if subjects is None else tuple(subjects)
-    sequences = [
-        sequence
-        for subject in chosen
-        for sequence in _read_subject(
-            subject, (positions, path_3d), (views, path_2d), (order, target), wanted
+    sequences = []
+    for subject in chosen:
+        cameras = human36m_cameras(subject)
+        takes = read_takes(
+            positions,
+            views,
+            subject,
+            layout=_LAYOUT,
+            keypoint_joints=order.num_joints,
+            actions=wanted,
         )
-    ]
+        takes = {take: _convert(value, order, target) for take, value in takes.items()}
+        sequences += view_sequences(takes, cameras, layout=_LAYOUT, subject=subject, prefix=subject)
     if not sequences:
         raise ValueError(
-            f"{path_3d}: key 'positions_3d': expected takes of {wanted} by {chosen}, got none"
+            f"{positions.path}: key 'positions_3d': expected takes of {wanted} by {chosen}, "
+            f"got none"
         )
     return PoseSequences(tuple(sequences), target)
 
 
-def _read_subject(
-    subject: str,
-    positions: tuple[Nested, pathlib.Path],
-    views: tuple[Nested, pathlib.Path],
-    skeletons: tuple[Skeleton, Skeleton],
-    wanted: Sequence[str],
-) -> list[PoseSequence]:
-    (nested_3d, path_3d), (nested_2d, path_2d), (order, target) = positions, views, skeletons
-    cameras = human36m_cameras(subject)
-    found = takes_of(nested_3d, subject, path=path_3d, key="positions_3d")
-    seen = takes_of(nested_2d, subject, path=path_2d, key="positions_2d")
-    worlds: dict[str, Any] = {}
-    pixels: dict[str, Any] = {}
-    actions: dict[str, str] = {}
-    for take, value in found.items():
-        action = _action_of(take, f"{path_3d}: key 'positions_3d/{subject}/{take}'")
-        if action not in wanted:
-            continue
-        world = check_positions(
-            value, 32, _RIGHT_THIGH_OF_32, path=path_3d, key=f"positions_3d/{subject}/{take}"
-        )
-        if take not in seen:
-            raise ValueError(
-                f"{path_2d}: key 'positions_2d/{subject}': expected the take {take!r} of "
-                f"{path_3d.name}, got {sorted(seen)}"
-            )
-        pixels[take] = [
-            _convert(view, order, target)
-            for view in check_views(
-                seen[take],
-                len(world),
-                order.num_joints,
-                CAMERA_IDS,
-                path=path_2d,
-                key=f"positions_2d/{subject}/{take}",
-            )
-        ]
-        worlds[take] = _convert(joint_map("h36m_32", "h36m_17").apply(world), H36M_17, target)
-        actions[take] = action
-    return view_sequences(
-        worlds,
-        pixels,
-        cameras,
-        CAMERA_IDS,
-        subject=subject,
-        actions=actions,
-        fps=_FPS,
-        prefix=subject,
-    )
+def _convert(take: Take, order: Skeleton, target: Skeleton) -> Take:
+    """The recorded 32 joints and the keypoints' own order, both in that of the result."""
+    world = joint_map("h36m_32", "h36m_17").apply(take.world)
+    views = [_reorder(view, order, target) for view in take.views]
+    return Take(take.action, _reorder(world, H36M_17, target), views)
 
 
-def _action_of(take: str, label: str) -> str:
-    match = re.fullmatch(r"(\w+)(?: \d+)?", take)
-    if match is None or match[1] not in ACTIONS:
-        raise ValueError(f"{label}: expected an action of {ACTIONS} and a number")
-    return match[1]
-
-
-def _convert(points: Any, source: Skeleton, target: Skeleton) -> Any:
+def _reorder(points: NDArray, source: Skeleton, target: Skeleton) -> NDArray:
     return points if source == target else joint_map(source.name, target.name).apply(points)

@@ -4,27 +4,25 @@ A folder holds `data_3d_humaneva15.npz` and any of the keypoint files in `KEYPOI
 """
 
 import pathlib
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from posediff_jax.calibration import make_camera
-from posediff_jax.data.sequences import PoseSequence, PoseSequences
+from posediff_jax.data.sequences import PoseSequences
 from posediff_jax.data.videopose import (
-    Nested,
-    check_positions,
+    Layout,
+    NestedFile,
+    Take,
     check_symmetry,
-    check_views,
     in_camera_axes,
     read_nested,
-    takes_of,
+    read_takes,
     view_sequences,
 )
-from posediff_jax.skeleton import COCO_17, HUMANEVA_15, joint_map
+from posediff_jax.skeleton import COCO_17, HUMANEVA_15, Skeleton, joint_map
 from posediff_jax.types import Camera
 
 SUBJECTS = ("S1", "S2", "S3")
@@ -35,9 +33,16 @@ KEYPOINT_FILES = {
     "gt": ("data_2d_humaneva15_gt.npz", HUMANEVA_15),
     "detectron": ("data_2d_humaneva15_detectron_pt_coco.npz", COCO_17),
 }
-_FPS = 60.0
+_LAYOUT = Layout(
+    num_joints=HUMANEVA_15.num_joints,
+    thigh=(8, 9),
+    camera_names=CAMERA_IDS,
+    actions=ACTIONS,
+    take=r"(\w+) \d+ chunk\d+",
+    example="Walking 1 chunk0",
+    fps=60.0,
+)
 _IMAGE_SIZE = (640.0, 480.0)
-_LEFT_THIGH = (8, 9)
 # Standard deviation of X / Z below which focal length and principal point cannot be told apart.
 _LEAST_SPREAD = 1e-3
 
@@ -103,100 +108,65 @@ def load_humaneva(
         if not given or not set(given) <= set(known):
             raise ValueError(f"{option}: expected some of {known}, got {given}")
     name, order = KEYPOINT_FILES[keypoints]
-    path_3d = pathlib.Path(folder) / "data_3d_humaneva15.npz"
-    path_2d = pathlib.Path(folder) / name
-    positions, _ = read_nested(path_3d, "positions_3d")
-    views, entries = read_nested(path_2d, "positions_2d")
-    check_symmetry(entries, order, path_2d)
-    sequences: list[PoseSequence] = []
+    positions = read_nested(pathlib.Path(folder) / "data_3d_humaneva15.npz", "positions_3d")
+    views = read_nested(pathlib.Path(folder) / name, "positions_2d")
+    check_symmetry(views, order)
+    sequences = []
     for subject in subjects:
-        takes = {
-            part: _read_takes(f"{part}/{subject}", (positions, path_3d), (views, path_2d), order)
-            for part in SPLITS.values()
-        }
-        cameras = _fit_cameras(subject, takes, path_2d)
-        sequences += _sequences(subject, SPLITS[split], takes[SPLITS[split]], cameras, wanted)
+        takes = _read_subject(positions, views, subject, order)
+        cameras = _fit_cameras(
+            subject, [take for group in takes.values() for take in group.values()], views.path
+        )
+        part = SPLITS[split]
+        chosen = {name: take for name, take in takes[part].items() if take.action in wanted}
+        sequences += view_sequences(
+            chosen, cameras, layout=_LAYOUT, subject=subject, prefix=f"{part}/{subject}"
+        )
     if not sequences:
         raise ValueError(
-            f"{path_3d}: key 'positions_3d': expected takes of {wanted} by {tuple(subjects)} in "
-            f"{SPLITS[split]}, got none"
+            f"{positions.path}: key 'positions_3d': expected takes of {wanted} by "
+            f"{tuple(subjects)} in {SPLITS[split]}, got none"
         )
     return PoseSequences(tuple(sequences), HUMANEVA_15)
 
 
-_Take = tuple[str, NDArray, list[NDArray]]  # action, world positions, keypoints of each camera
-
-
-def _sequences(
-    subject: str, part: str, takes: Mapping[str, _Take], cameras: Camera, wanted: Sequence[str]
-) -> list[PoseSequence]:
-    chosen = {name: take for name, take in takes.items() if take[0] in wanted}
-    return view_sequences(
-        {name: world for name, (_, world, _) in chosen.items()},
-        {name: views for name, (_, _, views) in chosen.items()},
-        cameras,
-        CAMERA_IDS,
-        subject=subject,
-        actions={name: action for name, (action, _, _) in chosen.items()},
-        fps=_FPS,
-        prefix=f"{part}/{subject}",
-    )
-
-
-def _read_takes(
-    group: str,
-    positions: tuple[Nested, pathlib.Path],
-    views: tuple[Nested, pathlib.Path],
-    order: Any,
-) -> dict[str, _Take]:
-    (nested_3d, path_3d), (nested_2d, path_2d) = positions, views
-    seen = takes_of(nested_2d, group, path=path_2d, key="positions_2d")
-    takes = {}
-    for take, value in takes_of(nested_3d, group, path=path_3d, key="positions_3d").items():
-        key = f"positions_3d/{group}/{take}"
-        match = re.fullmatch(r"(\w+) \d+ chunk\d+", take)
-        if match is None or match[1] not in ACTIONS:
-            raise ValueError(
-                f"{path_3d}: key {key!r}: expected an action of {ACTIONS}, a number and a chunk, "
-                f"like 'Walking 1 chunk0'"
-            )
-        if take not in seen:
-            raise ValueError(
-                f"{path_2d}: key 'positions_2d/{group}': expected the take {take!r} of "
-                f"{path_3d.name}, got {sorted(seen)}"
-            )
-        world = check_positions(value, HUMANEVA_15.num_joints, _LEFT_THIGH, path=path_3d, key=key)
-        pixels = check_views(
-            seen[take],
-            len(world),
-            order.num_joints,
-            CAMERA_IDS,
-            path=path_2d,
-            key=f"positions_2d/{group}/{take}",
+def _read_subject(
+    positions: NestedFile, keypoints: NestedFile, subject: str, order: Skeleton
+) -> dict[str, dict[str, Take]]:
+    """All takes of both splits, keypoints as `HUMANEVA_15`."""
+    parts = {}
+    for part in SPLITS.values():
+        takes = read_takes(
+            positions,
+            keypoints,
+            f"{part}/{subject}",
+            layout=_LAYOUT,
+            keypoint_joints=order.num_joints,
+            actions=ACTIONS,
         )
         if order != HUMANEVA_15:
-            pixels = [joint_map(order.name, HUMANEVA_15.name).apply(view) for view in pixels]
-        takes[take] = (match[1], world, pixels)
-    return takes
+            convert = joint_map(order.name, HUMANEVA_15.name).apply
+            takes = {
+                name: take._replace(views=[convert(view) for view in take.views])
+                for name, take in takes.items()
+            }
+        parts[part] = takes
+    return parts
 
 
-def _fit_cameras(
-    subject: str, takes: Mapping[str, Mapping[str, _Take]], path: pathlib.Path
-) -> Camera:
+def _fit_cameras(subject: str, takes: Sequence[Take], path: pathlib.Path) -> Camera:
     """The cameras of a subject, lenses fitted to all of its takes; leaves `(3, ...)`."""
+    if not takes:
+        raise ValueError(f"{path}: key 'positions_2d': expected takes of {subject}, got none")
     orientation, position = (np.asarray(x, np.float32) for x in zip(*_PLACES[subject], strict=True))
     size = np.broadcast_to(np.asarray(_IMAGE_SIZE, np.float32), (len(CAMERA_IDS), 2))
     # Before the lens is known it plays no part in `in_camera_axes`.
     bare = make_camera(size, size / 2.0, size, orientation=orientation, position=position)
-    flat = {(part, name): take for part, group in takes.items() for name, take in group.items()}
-    if not flat:
-        raise ValueError(f"{path}: expected takes of {subject!r}, got none")
-    joints = in_camera_axes({str(k): world for k, (_, world, _) in flat.items()}, bare)
+    joints = in_camera_axes({"all": np.concatenate([take.world for take in takes])}, bare)["all"]
     lenses = []
     for c, name in enumerate(CAMERA_IDS):
-        points = np.concatenate([seen[c].reshape(-1, 3) for seen in joints.values()])
-        pixels = np.concatenate([views[c].reshape(-1, 2) for _, _, views in flat.values()])
-        lens = fit_lens(points, pixels)
+        pixels = np.concatenate([take.views[c] for take in takes])
+        lens = fit_lens(joints[c].reshape(-1, 3), pixels.reshape(-1, 2))
         if lens is None:
             raise ValueError(
                 f"{path}: key 'positions_2d': {subject}, camera {name}: expected keypoints of the "

@@ -146,7 +146,7 @@ def forward_kinematics(angles: Angles, body: Body) -> NDArray[np.float64]:
         return np.broadcast_to(np.asarray(angles.get(name, 0.0), dtype=np.float64), (frames,))
 
     points = np.zeros((frames, 17, 3))
-    pelvis = _turn(("y", angle("root_yaw")), ("x", angle("root_pitch")), ("z", angle("root_roll")))
+    pelvis = turn(("y", angle("root_yaw")), ("x", angle("root_pitch")), ("z", angle("root_roll")))
     lumbar = pelvis @ _trunk_turn(angle, "lumbar")
     thorax = lumbar @ _trunk_turn(angle, "thoracic")
     neck = thorax @ _trunk_turn(angle, "neck")
@@ -164,25 +164,25 @@ def forward_kinematics(angles: Angles, body: Body) -> NDArray[np.float64]:
 def _leg(angle: AngleOf, body: Body, pelvis: NDArray, side: str, sign: float) -> NDArray:
     hip = _along(pelvis, (sign * body.half_hips, 0.0, 0.0))
     thigh = pelvis @ _limb_turn(angle, f"{side}_hip", sign)
-    shin = thigh @ _turn(("x", angle(f"{side}_knee_flexion")))
+    shin = thigh @ turn(("x", angle(f"{side}_knee_flexion")))
     knee = hip + _along(thigh, (0.0, -body.thigh, 0.0))
     return np.stack([hip, knee, knee + _along(shin, (0.0, -body.shin, 0.0))], axis=1)
 
 
 def _arm(angle: AngleOf, body: Body, thorax: NDArray, side: str, sign: float) -> NDArray:
-    girdle = thorax @ _turn(
+    girdle = thorax @ turn(
         ("z", sign * (angle(f"{side}_clavicle_elevation") - _SHOULDER_DROP)),
         ("y", -sign * angle(f"{side}_clavicle_protraction")),
     )
     shoulder = _along(girdle, (sign * body.clavicle, 0.0, 0.0))
     upper = thorax @ _limb_turn(angle, f"{side}_shoulder", sign)
-    fore = upper @ _turn(("x", -angle(f"{side}_elbow_flexion")))
+    fore = upper @ turn(("x", -angle(f"{side}_elbow_flexion")))
     elbow = shoulder + _along(upper, (0.0, -body.upper_arm, 0.0))
     return np.stack([shoulder, elbow, elbow + _along(fore, (0.0, -body.forearm, 0.0))], axis=1)
 
 
 def _trunk_turn(angle: AngleOf, name: str) -> NDArray:
-    return _turn(
+    return turn(
         ("y", angle(f"{name}_twist")),
         ("x", angle(f"{name}_flexion")),
         ("z", angle(f"{name}_bend")),
@@ -190,15 +190,23 @@ def _trunk_turn(angle: AngleOf, name: str) -> NDArray:
 
 
 def _limb_turn(angle: AngleOf, name: str, sign: float) -> NDArray:
-    return _turn(
+    return turn(
         ("x", -angle(f"{name}_flexion")),
         ("z", sign * angle(f"{name}_abduction")),
         ("y", -sign * angle(f"{name}_rotation")),
     )
 
 
-def _turn(*steps: tuple[str, NDArray]) -> NDArray:
-    """Product of rotations about x, y or z by `(F,)` degrees, leftmost outermost, `(F, 3, 3)`."""
+def turn(*steps: tuple[str, NDArray]) -> NDArray:
+    """Product of rotations about the axes x, y or z by `(F,)` degrees, leftmost outermost.
+
+    Returns:
+      `(F, 3, 3)`, to be applied to columns.
+
+    >>> import numpy as np
+    >>> turn(("z", np.array([90.0]))).round(6)[0].tolist()
+    [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    """
     product = _rotation(*steps[0])
     for step in steps[1:]:
         product = product @ _rotation(*step)

@@ -1,8 +1,13 @@
-"""Reads `.npz` files without trusting them: a bad one is a readable error, never code that runs."""
+"""Reads `.npz` files without trusting them: a bad one is a readable error, never code that runs.
+
+Writes them so that a file is whole or not there.
+"""
 
 import io
+import os
 import pathlib
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -78,6 +83,35 @@ def _read_objects(stream: io.BytesIO, shape: tuple[int, ...], *, objects: bool) 
     if not isinstance(array, np.ndarray) or array.shape != shape:
         raise ValueError(f"expected a pickled array of shape {shape}, got {type(array).__name__}")
     return array.item() if array.shape == () else array
+
+
+def write_npz(path: str | pathlib.Path, arrays: Mapping[str, NDArray]) -> None:
+    """Writes a compressed `.npz` file that appears under its name only when it is complete.
+
+    Args:
+      path: The file; its folder is made, a file of that name is replaced.
+      arrays: By key.
+
+    Raises:
+      ValueError: An array holds Python objects.
+      OSError: It cannot be written; nothing is left behind.
+    """
+    path = pathlib.Path(path)
+    for key, array in arrays.items():
+        if array.dtype.hasobject:
+            raise ValueError(f"{path}: key {key!r}: expected numbers, got dtype {array.dtype}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+            for key, array in arrays.items():
+                with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def check_array(

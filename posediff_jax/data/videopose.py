@@ -4,9 +4,11 @@
 for each camera. Both are pickled dictionaries and read without trust.
 """
 
+import dataclasses
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +21,74 @@ from posediff_jax.data.sequences import PoseSequence
 from posediff_jax.skeleton import Skeleton
 from posediff_jax.types import Camera
 
-Nested = dict[str, dict[str, Any]]
-Views = dict[str, list[NDArray]]
-
 # Beyond these, numbers are those of a broken file.
 _FARTHEST_M, _FARTHEST_PX = 1e3, 1e6
 # Metres from hip to knee of any grown person, whatever the joint convention.
 _THIGH = (0.2, 0.8)
 
 
-def read_nested(path: pathlib.Path, key: str) -> tuple[Nested, dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What the files of one data set are like.
+
+    Attributes:
+      num_joints: Of the 3D positions.
+      thigh: Joints at its ends, by whose distance millimetres are found out.
+      camera_names: In the order of the views.
+      actions: Names of all actions.
+      take: Pattern of the name of a take, whose first group is the action.
+      example: Such a name.
+      fps: Frames per second.
+    """
+
+    num_joints: int
+    thigh: tuple[int, int]
+    camera_names: tuple[str, ...]
+    actions: tuple[str, ...]
+    take: str
+    example: str
+    fps: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NestedFile:
+    """A file of the layout.
+
+    Attributes:
+      path: Where it is.
+      key: Which of its entries `groups` is.
+      groups: Subject (in HumanEva split and subject) -> take -> anything.
+      entries: Everything in the file.
+    """
+
+    path: pathlib.Path
+    key: str
+    groups: dict[str, dict[str, Any]]
+    entries: dict[str, Any]
+
+    def takes(self, group: str) -> dict[str, Any]:
+        """The takes of one group.
+
+        Raises:
+          ValueError: There is no such group; the message lists those that there are.
+        """
+        if group not in self.groups:
+            raise ValueError(
+                f"{self.path}: key {self.key!r}: expected the subject {group!r}, "
+                f"got {sorted(self.groups)}"
+            )
+        return self.groups[group]
+
+
+class Take(NamedTuple):
+    """One recording: world positions `(F, J, 3)` in metres, keypoints `(F, J, 2)` per camera."""
+
+    action: str
+    world: NDArray
+    views: list[NDArray]
+
+
+def read_nested(path: pathlib.Path, key: str) -> NestedFile:
     """Reads a file of the layout.
 
     Args:
@@ -36,7 +96,7 @@ def read_nested(path: pathlib.Path, key: str) -> tuple[Nested, dict[str, Any]]:
       key: Which of its entries to read.
 
     Returns:
-      The entry, subject -> take -> anything, and all entries of the file.
+      The file.
 
     Raises:
       FileNotFoundError: There is no such file.
@@ -45,47 +105,89 @@ def read_nested(path: pathlib.Path, key: str) -> tuple[Nested, dict[str, Any]]:
     entries = read_npz(path, objects=True)
     if key not in entries:
         raise ValueError(f"{path}: expected the key {key!r}, got {sorted(entries)}")
-    nested = entries[key]
-    levels = [(key, nested)]
-    if isinstance(nested, dict):
-        levels += [(f"{key}/{subject}", takes) for subject, takes in nested.items()]
+    groups = entries[key]
+    levels = [(key, groups)]
+    if isinstance(groups, dict):
+        levels += [(f"{key}/{group}", takes) for group, takes in groups.items()]
     for name, level in levels:
         if not isinstance(level, dict) or not all(isinstance(k, str) for k in level):
             raise ValueError(
                 f"{path}: key {name!r}: expected a dictionary of names, got {_describe(level)}"
             )
-    return nested, entries
+    return NestedFile(path, key, groups, entries)
 
 
-def takes_of(nested: Nested, subject: str, *, path: pathlib.Path, key: str) -> dict[str, Any]:
-    """The takes of one subject.
+def read_takes(
+    positions: NestedFile,
+    keypoints: NestedFile,
+    group: str,
+    *,
+    layout: Layout,
+    keypoint_joints: int,
+    actions: Sequence[str],
+) -> dict[str, Take]:
+    """Reads and checks the takes of a group.
+
+    Args:
+      positions: The 3D file.
+      keypoints: The 2D file.
+      group: Key of the group in both.
+      layout: What they must be like.
+      keypoint_joints: Joints of the 2D file.
+      actions: Leaves out all others.
+
+    Returns:
+      By name, in the order of the 3D file.
 
     Raises:
-      ValueError: The file has no such subject; the message lists those that it has.
+      ValueError: A group or take is missing, a take has an unknown name, or an array is not as
+        described; the message names path and key.
     """
-    if subject not in nested:
-        raise ValueError(
-            f"{path}: key {key!r}: expected the subject {subject!r}, got {sorted(nested)}"
+    recorded, seen = positions.takes(group), keypoints.takes(group)
+    takes = {}
+    for name, value in recorded.items():
+        label = f"{positions.path}: key '{positions.key}/{group}/{name}'"
+        match = re.fullmatch(layout.take, name)
+        if match is None or match[1] not in layout.actions:
+            raise ValueError(
+                f"{label}: expected a name like {layout.example!r}, of an action of "
+                f"{layout.actions}"
+            )
+        if match[1] not in actions:
+            continue
+        if name not in seen:
+            raise ValueError(
+                f"{keypoints.path}: key '{keypoints.key}/{group}': expected the take {name!r} of "
+                f"{positions.path.name}, got {sorted(seen)}"
+            )
+        world = _check_positions(value, layout, positions.path, f"{positions.key}/{group}/{name}")
+        views = _check_views(
+            seen[name],
+            (len(world), keypoint_joints),
+            layout.camera_names,
+            keypoints.path,
+            f"{keypoints.key}/{group}/{name}",
         )
-    return nested[subject]
+        takes[name] = Take(match[1], world, views)
+    return takes
 
 
-def check_symmetry(entries: Mapping[str, Any], skeleton: Skeleton, path: pathlib.Path) -> None:
+def check_symmetry(keypoints: NestedFile, skeleton: Skeleton) -> None:
     """Checks left and right in the `metadata` of a keypoint file, where it has any.
 
     Raises:
       ValueError: They are not those of the skeleton: the joints are in another order.
     """
-    metadata = entries.get("metadata")
+    metadata = keypoints.entries.get("metadata")
     if metadata is None:
         return
-    label = f"{path}: key 'metadata'"
+    label = f"{keypoints.path}: key 'metadata'"
     if not isinstance(metadata, dict):
         raise ValueError(f"{label}: expected a dictionary, got {_describe(metadata)}")
-    symmetry = metadata.get("keypoints_symmetry")
+    symmetry: Any = metadata.get("keypoints_symmetry")
     try:
-        found = tuple(tuple(int(joint) for joint in side) for side in symmetry)  # type: ignore[union-attr]
-    except (TypeError, ValueError):
+        found = tuple(tuple(int(joint) for joint in side) for side in symmetry)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"{label}: keypoints_symmetry: expected two lists of joints, got {symmetry!r}"
         ) from None
@@ -96,64 +198,79 @@ def check_symmetry(entries: Mapping[str, Any], skeleton: Skeleton, path: pathlib
         )
 
 
-def check_positions(
-    value: Any, joints: int, thigh: tuple[int, int], *, path: pathlib.Path, key: str
-) -> NDArray[np.float32]:
-    """Checks the world positions of a take.
+def view_sequences(
+    takes: Mapping[str, Take], cameras: Camera, *, layout: Layout, subject: str, prefix: str
+) -> list[PoseSequence]:
+    """One sequence for each take and camera.
 
     Args:
-      value: What the file holds.
-      joints: How many joints there must be.
-      thigh: Joints at its ends, by whose distance millimetres are found out.
-      path: For messages.
-      key: For messages.
+      takes: By name; the root is the first joint.
+      cameras: Leaves `(cameras, ...)`.
+      layout: Names the cameras.
+      subject: Of all takes.
+      prefix: Begins the names, which go on with take and camera.
 
     Returns:
-      `(F, joints, 3)`, metres.
-
-    Raises:
-      ValueError: It is no finite array of that shape, has no frames, or is not in metres.
+      Takes in order, views of one take beside each other.
     """
-    array = check_array(value, (None, joints, 3), path=path, key=key)
+    joints = in_camera_axes({name: take.world for name, take in takes.items()}, cameras)
+    sequences = []
+    for name, take in takes.items():
+        for c, camera_name in enumerate(layout.camera_names):
+            pixels, points = take.views[c], joints[name][c]
+            sequences.append(
+                PoseSequence(
+                    name=f"{prefix}/{name}/{camera_name}",
+                    subject=subject,
+                    action=take.action,
+                    fps=layout.fps,
+                    keypoints_px=pixels,
+                    confidence=np.ones(pixels.shape[:2], np.float32),
+                    camera=jax.tree.map(lambda leaf, c=c: leaf[c], cameras),
+                    pose=points - points[:, :1],
+                    root=points[:, 0].copy(),
+                )
+            )
+    return sequences
+
+
+def in_camera_axes(worlds: Mapping[str, NDArray], cameras: Camera) -> dict[str, NDArray]:
+    """World positions `(F, J, 3)` of takes as each camera sees them, `(cameras, F, J, 3)`."""
+    if not worlds:
+        return {}
+    # All frames at once: one shape, so one compilation for each subject.
+    world = np.concatenate(list(worlds.values()))
+    stacked = np.broadcast_to(world, (len(cameras.focal), *world.shape))
+    joints = np.asarray(jax.device_get(world_to_camera(cameras, jnp.asarray(stacked))))
+    cuts = np.cumsum([len(take) for take in worlds.values()])[:-1]
+    return dict(zip(worlds, np.split(joints, cuts, axis=1), strict=True))
+
+
+def _check_positions(value: Any, layout: Layout, path: pathlib.Path, key: str) -> NDArray:
+    array = check_array(value, (None, layout.num_joints, 3), path=path, key=key)
+    label = f"{path}: key {key!r}"
     if len(array) == 0:
-        raise ValueError(f"{path}: key {key!r}: expected at least one frame, got {array.shape}")
-    _check_magnitude(array, _FARTHEST_M, "metres", f"{path}: key {key!r}")
-    array = array.astype(np.float64)
-    length = float(np.median(np.linalg.norm(array[:, thigh[0]] - array[:, thigh[1]], axis=-1)))
+        raise ValueError(f"{label}: expected at least one frame, got {array.shape}")
+    _check_magnitude(array, _FARTHEST_M, "metres", label)
+    hip, knee = (array[:, joint].astype(np.float64) for joint in layout.thigh)
+    length = float(np.median(np.linalg.norm(hip - knee, axis=-1)))
     if not _THIGH[0] <= length <= _THIGH[1]:
         raise ValueError(
-            f"{path}: key {key!r}: expected metres, got a thigh of {length:.4g} (a file in "
-            f"millimetres must be divided by 1000)"
+            f"{label}: expected metres, got a thigh of {length:.4g} (a file in millimetres must be "
+            f"divided by 1000)"
         )
     return array.astype(np.float32)
 
 
-def check_views(
+def _check_views(
     value: Any,
-    num_frames: int,
-    joints: int,
+    shape: tuple[int, int],
     camera_names: Sequence[str],
-    *,
     path: pathlib.Path,
     key: str,
-) -> list[NDArray[np.float32]]:
-    """Checks the keypoints of a take, and cuts what runs on after the end of its 3D positions.
-
-    Args:
-      value: What the file holds.
-      num_frames: F, frames of the 3D positions.
-      joints: How many joints there must be.
-      camera_names: The cameras in order.
-      path: For messages.
-      key: For messages.
-
-    Returns:
-      `(F, joints, 2)` for each camera, pixels.
-
-    Raises:
-      ValueError: There is another number of views, or a view is no finite array of that shape or
-        ends before its 3D positions do.
-    """
+) -> list[NDArray]:
+    """Keypoints of each camera, without what runs on after the end of the 3D positions."""
+    num_frames, joints = shape
     if not isinstance(value, list | tuple | np.ndarray) or len(value) != len(camera_names):
         raise ValueError(
             f"{path}: key {key!r}: expected a list of {len(camera_names)} views "
@@ -171,65 +288,6 @@ def check_views(
         _check_magnitude(view, _FARTHEST_PX, "pixels", f"{path}: key {place!r}")
         views.append(view[:num_frames].astype(np.float32))
     return views
-
-
-def view_sequences(
-    takes: Mapping[str, NDArray],
-    keypoints: Mapping[str, Sequence[NDArray]],
-    cameras: Camera,
-    camera_names: Sequence[str],
-    *,
-    subject: str,
-    actions: Mapping[str, str],
-    fps: float,
-    prefix: str,
-) -> list[PoseSequence]:
-    """One sequence for each take and camera.
-
-    Args:
-      takes: World positions `(F, J, 3)`, metres, root first, by the name of the take.
-      keypoints: For each take one `(F, J, 2)` in pixels per camera.
-      cameras: Leaves `(cameras, ...)`.
-      camera_names: Their names.
-      subject: Of all takes.
-      actions: The action of each take.
-      fps: Frames per second.
-      prefix: Begins the names, which go on with take and camera.
-
-    Returns:
-      Takes in order, views of one take beside each other.
-    """
-    if not takes:
-        return []
-    joints = in_camera_axes(takes, cameras)
-    sequences = []
-    for take in takes:
-        for c, name in enumerate(camera_names):
-            pixels, points = keypoints[take][c], joints[take][c]
-            sequences.append(
-                PoseSequence(
-                    name=f"{prefix}/{take}/{name}",
-                    subject=subject,
-                    action=actions[take],
-                    fps=fps,
-                    keypoints_px=pixels,
-                    confidence=np.ones(pixels.shape[:2], np.float32),
-                    camera=jax.tree.map(lambda leaf, c=c: leaf[c], cameras),
-                    pose=points - points[:, :1],
-                    root=points[:, 0].copy(),
-                )
-            )
-    return sequences
-
-
-def in_camera_axes(takes: Mapping[str, NDArray], cameras: Camera) -> dict[str, NDArray]:
-    """World positions `(F, J, 3)` of takes as each camera sees them, `(cameras, F, J, 3)`."""
-    # All frames at once: one shape, so one compilation for each subject.
-    world = np.concatenate(list(takes.values()))
-    stacked = np.broadcast_to(world, (len(cameras.focal), *world.shape))
-    joints = np.asarray(jax.device_get(world_to_camera(cameras, jnp.asarray(stacked))))
-    cuts = np.cumsum([len(take) for take in takes.values()])[:-1]
-    return dict(zip(takes, np.split(joints, cuts, axis=1), strict=True))
 
 
 def _check_magnitude(array: NDArray, limit: float, unit: str, label: str) -> None:

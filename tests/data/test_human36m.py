@@ -191,7 +191,7 @@ ONES = np.ones((2, 17, 2), np.float32)
         ("3d", "positions_3d", with_take(None), "positions_3d/S9/Photo': .* got NoneType"),
         (
             *("3d", "positions_3d", with_take(np.ones((2, 32, 3), np.float32), "Sit 1")),
-            "positions_3d/S9/Sit 1': expected an action of",
+            "positions_3d/S9/Sit 1': expected a name like 'Sitting 1', of",
         ),
         ("2d_h36m_gt", "positions_2d", lambda _: {"S9": {}}, r"/S9': expected the take 'Photo'"),
         ("2d_h36m_gt", "positions_2d", with_take([ONES] * 3), r"a list of 4 views.*a list of 3"),
@@ -215,6 +215,10 @@ ONES = np.ones((2, 17, 2), np.float32)
         (
             *("2d_h36m_gt", "metadata", lambda _: {"num_joints": 17}),
             "'metadata': keypoints_symmetry: expected two lists of joints, got None",
+        ),
+        (
+            *("2d_h36m_gt", "metadata", lambda _: {"keypoints_symmetry": [[1], [float("inf")]]}),
+            "'metadata': keypoints_symmetry: expected two lists of joints, got",
         ),
         (
             *("2d_h36m_gt", "metadata", lambda m: {"keypoints_symmetry": SWAPPED}),

@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import least_squares
 
 from posediff_jax.camera import project
+from posediff_jax.data.batching import item_table
 from posediff_jax.data.humaneva import fit_lens, load_humaneva
 from posediff_jax.skeleton import HUMANEVA_15
 from tests import fakes
@@ -117,6 +118,15 @@ def test_coco_detections_become_15_joints(data, tmp_path):
         np.testing.assert_array_equal(a.pose, b.pose)
 
 
+def test_batches_come_out_as_from_any_reader(data):
+    folder, _ = data
+    found = load_humaneva(folder, "validate", subjects=("S3",), actions=("Box",))
+    batch = item_table(found, length=3, augment=True).gather(np.arange(4))
+    assert batch.keypoints.shape == (4, 3, 15, 2)
+    assert batch.pose.shape == (4, 3, 15, 3)
+    assert np.abs(batch.keypoints).max() < 1.2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -138,7 +148,7 @@ def test_unknown_options_are_refused(options, message, data):
         (
             "Walking 1",
             np.ones((2, 15, 3), np.float32),
-            "Walking 1': expected an action of .* chunk",
+            "Walking 1': expected a name like 'Walking 1 chunk0'",
         ),
         ("Box 1 chunk0", np.ones((2, 20, 3), np.float32), r"\(any, 15, 3\), got \(2, 20, 3\)"),
         ("Box 1 chunk5", np.eye(15, 3, dtype=np.float32)[None], "expected the take 'Box 1 chunk5'"),

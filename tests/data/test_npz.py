@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from posediff_jax.data.npz import check_array, read_npz
+from posediff_jax.data.npz import check_array, read_npz, write_npz
 
 
 class Touches:
@@ -163,3 +163,33 @@ def test_headers_that_lie_about_the_size_are_refused_without_allocating(shape, t
 def test_entries_of_other_shape_or_value_are_refused_by_path_and_key(value, message):
     with pytest.raises(ValueError, match=rf"f\.npz: key 'k': .*{message}"):
         check_array(value, (None, 17, 3), path="f.npz", key="k")
+
+
+def test_what_is_written_is_read_and_replaces_what_was_there(tmp_path):
+    arrays = {"asf/02/02_01": np.arange(12.0).reshape(2, 2, 3), "b": np.float32([1.5])}
+    path = tmp_path / "deep" / "new.npz"
+    write_npz(path, {"old": np.zeros(3)})
+    write_npz(path, arrays)
+    assert [p.name for p in path.parent.iterdir()] == ["new.npz"]
+    for read in (read_npz(path), dict(np.load(path))):
+        assert list(read) == list(arrays)
+        for key, value in arrays.items():
+            np.testing.assert_array_equal(read[key], value)
+            assert read[key].dtype == value.dtype
+
+
+def test_a_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "kept.npz"
+    write_npz(path, {"a": np.ones(2)})
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"kept\.npz: key 'b': expected numbers, got dtype object"):
+        write_npz(path, {"b": np.array([None])})
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_npz(path, {"a": np.zeros(2)})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.npz"]

@@ -1,0 +1,32 @@
+"""DiffuPose on HumanEva-I by the paper's recipe; the released code cannot run this data set.
+
+Command:  python -m experiments.train --config=configs/diffupose_humaneva.py \
+              --config.data.root=DIR --workdir=runs/diffupose_humaneva
+          python -m experiments.evaluate --checkpoint=runs/diffupose_humaneva --num_hypotheses=30
+Hardware: not run by us.
+Expected: the authors report P-MPJPE between 10.4 and 23.0 mm by subject and action (N = 30).
+
+Train and validation sequences of S1 to S3, ground-truth 2D; Walking, Jog and Box are scored, each
+subject by itself. `tiny` shrinks everything to seconds, for tests.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import diffupose_h36m
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config of a run; `arg` is "" or "tiny"."""
+    if arg not in ("", "tiny"):
+        raise ValueError(f"config argument: expected '' or 'tiny', got {arg!r}")
+    config = diffupose_h36m.get_config(arg)
+    with config.unlocked():
+        config.skeleton = "humaneva_15"
+        config.data.kind = "humaneva"
+        config.data.test_actions = ("Walking", "Jog", "Box")
+        config.optimizer.accumulate_steps = 1
+        if not arg:
+            # The paper's 1000 epochs, in batches of this data set's training frames.
+            config.training.update(batch_size=128)
+        config.evaluation.num_hypotheses = 30 if not arg else 2
+    return config.lock()

@@ -10,8 +10,6 @@ The argument names variants, joined by commas: `configs/diffupose_cmu.py:width25
 `tiny` shrinks everything to seconds, for tests.
 """
 
-from collections.abc import Callable
-
 from ml_collections import ConfigDict
 
 
@@ -87,18 +85,14 @@ def _regression(config: ConfigDict) -> None:
     config.evaluation.update(num_hypotheses=1, train_hypotheses=1)
 
 
-def _width(width: int) -> Callable[[ConfigDict], None]:
-    return lambda config: config.model.update(width=width)
-
-
-_VARIANTS: dict[str, Callable[[ConfigDict], None]] = {
+_VARIANTS = {
     "tiny": _tiny,
     "mlp": _mlp,
     "modgcn": _modgcn,
-    "width64": _width(64),
-    "width128": _width(128),
-    "width256": _width(256),
-    "width384": _width(384),
+    "width64": lambda config: config.model.update(width=64),
+    "width128": lambda config: config.model.update(width=128),
+    "width256": lambda config: config.model.update(width=256),
+    "width384": lambda config: config.model.update(width=384),
     "linear": lambda config: config.process.update(schedule="linear"),
     "unet": lambda config: config.model.update(network="unet"),
     "vanilla": lambda config: config.model.update(modulated=False),

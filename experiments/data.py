@@ -139,6 +139,8 @@ PROTOCOLS: dict[str, tuple[str, ...]] = {
         "cmu17-val-v1:noise5",
         "cmu17-val-v1:scaled",
         "cmu17-val-v1:scaled-noise5",
+        "cmu17-val-v1:bvh",
+        "cmu17-val-v1:bvh-noise5",
     ),
     "human36m": ("test", "diffupose_official"),
     "humaneva": ("test", "diffupose_official"),
@@ -199,11 +201,9 @@ def _cmu17_test(options: DataOptions, seed: int, skeleton: Skeleton, protocol: s
     if skeleton.name != "h36m_17":
         raise ValueError(f"skeleton: {protocol} has 'h36m_17', got {skeleton.name!r}")
     variant = protocol.partition(":")[2]
-    return cmu17_val_v1(
-        options.root,
-        noise_px=5.0 if variant.endswith("noise5") else 0.0,
-        bodies="scaled" if variant.startswith("scaled") else "own",
-    )
+    bodies = variant.removesuffix("noise5").removesuffix("-") or "own"
+    noise_px = 5.0 if variant.endswith("noise5") else 0.0
+    return cmu17_val_v1(options.root, noise_px=noise_px, bodies=bodies)
 
 
 def _every_few(views: PoseSequences) -> ScoredViews:

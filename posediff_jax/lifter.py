@@ -159,7 +159,9 @@ def load(
     batch_size: int = 128,
     devices: Sequence[jax.Device] | None = None,
 ) -> Lifter:
-    """Opens a run's folder for use: `lifter = load(DIR)`, then `lifter(keypoints, ...)`.
+    """Opens a run's folder for use.
+
+    `lifter = posediff_jax.load(DIR)`, then `lifter(keypoints, camera=..., key=...)`.
 
     Args:
       directory: A run's working folder, or the folder of its checkpoints.

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posediff_jax.data.bodies import random_bodies
+from posediff_jax.data.bvh import load_bvh
 from posediff_jax.data.cmu17 import load_cmu17
 from posediff_jax.data.motion import MotionClip
 from posediff_jax.data.scored import ScoredViews
@@ -27,8 +28,9 @@ NAME = "cmu17-val-v1"
 STRIDE = 12
 VIEWS_PER_CLIP = 4
 NOISE_PX = (0.0, 5.0)
-BODIES = ("own", "scaled")
+BODIES = ("own", "scaled", "bvh")
 _SEED = 17
+_BVH = "131_01.bvh"
 _SPREAD = 0.15
 _PIXEL_UNIT, _METRE_UNIT = 1e-3, 1e-5
 
@@ -38,6 +40,8 @@ _FINGERPRINTS = {
     ("own", 5.0): "a7cf5fda418856bddd0249528ec15afd5c11d1ef3bcaa0d7a4cdc05196e63c8e",
     ("scaled", 0.0): "d49288c3336ed0a4581874764ac2acdb8026af0df6acec6522bd2d1529537bbb",
     ("scaled", 5.0): "10be6056147ec2940d5724b475879408e02c02f144c6b21a2aaf1355828d4b5a",
+    ("bvh", 0.0): "b5023bf3133c66cdc96fb4d4df614aa2a09eaacb65e7835fbd91dd9a02cb6de1",
+    ("bvh", 5.0): "098791d886579a61d7459dc7fcbe227002af72b62373410f2cc8de05ea10f60b",
 }
 
 
@@ -45,10 +49,11 @@ def cmu17_val_v1(root: str | Path, *, noise_px: float = 0.0, bodies: str = "own"
     """The sequences and scored frames of `cmu17-val-v1`.
 
     Args:
-      root: Folder that holds `val.npz`, see `load_cmu17`.
+      root: Folder that holds `val.npz`, see `load_cmu17`; for "bvh" the one with `131_01.bvh`.
       noise_px: 0 or 5.
-      bodies: "own", or "scaled": every clip with another body (`random_bodies`, spread 0.15), the
-        motion and the cameras' draws the same.
+      bodies: "own"; "scaled": every clip with another body (`random_bodies`, spread 0.15), the
+        motion and the cameras' draws the same; "bvh": the one clip of a subject that is in no
+        other file, read by `load_bvh`.
 
     Raises:
       FileNotFoundError: There is no such file.
@@ -58,7 +63,11 @@ def cmu17_val_v1(root: str | Path, *, noise_px: float = 0.0, bodies: str = "own"
         raise ValueError(f"noise_px: expected one of {NOISE_PX}, got {noise_px}")
     if bodies not in BODIES:
         raise ValueError(f"bodies: expected one of {BODIES}, got {bodies!r}")
-    result = photograph(load_cmu17(root, "val"), noise_px=noise_px, bodies=bodies)
+    if bodies == "bvh":
+        clips: Sequence[MotionClip] = [load_bvh(Path(root) / _BVH).every(2)]
+    else:
+        clips = load_cmu17(root, "val")
+    result = photograph(clips, noise_px=noise_px, bodies=bodies)
     found, expected = fingerprint(result), _FINGERPRINTS[bodies, float(noise_px)]
     if found != expected:
         raise ValueError(

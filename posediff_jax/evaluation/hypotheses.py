@@ -121,7 +121,9 @@ def score_items(
     follows = (np.diff(sequence) == 0) & (np.diff(frame) == 1)
     for rule, velocity in _velocity_errors(joined["poses"], joined["target"], follows).items():
         values[rule]["mpjve"] = velocity
-    codes = (np.asarray(c)[items.sequence] for c in (items.table.subject, items.table.action))
+    codes = (
+        np.asarray(c, np.int64)[items.sequence] for c in (items.table.subject, items.table.action)
+    )
     per_window = items.frames.sum(axis=1)
     subject, action = (np.repeat(c, per_window) for c in codes)
     return FrameScores(

@@ -1,6 +1,7 @@
 """Speed of sampling, compile time apart, with the share of the machine's matmul peak.
 
 python -m experiments.benchmark --suite=diffupose [--width=384] [--dtype=float32] [--json=FILE]
+python -m experiments.benchmark --suite=ddhpose [--width=512] [--windows=1] [--dtype=float32]
 """
 
 import json
@@ -13,9 +14,10 @@ from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
+from experiments.benchmark_ddhpose import run_ddhpose
 from experiments.common import start
 from posediff_jax.denoisers.diffupose import DiffuPoseGCN
-from posediff_jax.evaluation.throughput import MatmulPeak, diffupose_flops, time_call
+from posediff_jax.evaluation.throughput import MatmulPeak, diffupose_flops, time_call, window_flops
 from posediff_jax.process.schedules import cosine_schedule
 from posediff_jax.samplers.aggregate import mean_pose
 from posediff_jax.samplers.hypotheses import fan_out
@@ -27,9 +29,10 @@ from posediff_jax.types import Array, Variables
 NUM_TIMESTEPS = 100
 TABLE_VI = (("ddim", 2), ("ddim", 5), ("ddim", 10), ("ddim", 20), ("ddpm", NUM_TIMESTEPS))
 
-_SUITE = flags.DEFINE_enum("suite", "diffupose", ["diffupose"], "Which networks to time.")
-_WIDTH = flags.DEFINE_integer("width", 384, "Width of the network.")
+_SUITE = flags.DEFINE_enum("suite", "diffupose", ["diffupose", "ddhpose"], "What to time.")
+_WIDTH = flags.DEFINE_integer("width", 0, "Width of the network; 0 for the published one.")
 _CHAINS = flags.DEFINE_integer("chains", 256, "Chains in one call: poses times hypotheses.")
+_WINDOWS = flags.DEFINE_integer("windows", 1, "DDHPose: windows of 243 frames in one call.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute type.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed calls of each row.")
 _JSON = flags.DEFINE_string("json", "", "Also write the rows to this file.")
@@ -121,15 +124,20 @@ def print_rows(rows: list[dict[str, Any]], title: str) -> None:
 def main(argv: list[str]) -> None:
     """Runs the suite that the flags name."""
     start(argv)
-    rows = run_diffupose(
-        width=_WIDTH.value, chains=_CHAINS.value, dtype=_DTYPE.value, repeats=_REPEATS.value
-    )
+    dtype, repeats = _DTYPE.value, _REPEATS.value
+    if _SUITE.value == "ddhpose":
+        width = _WIDTH.value or 512
+        rows = run_ddhpose(width=width, windows=_WINDOWS.value, dtype=dtype, repeats=repeats)
+        title, flops = "DDHPose", window_flops(243, 17, width, children=True)
+        unit = "window of 243 frames"
+    else:
+        width = _WIDTH.value or 384
+        rows = run_diffupose(width=width, chains=_CHAINS.value, dtype=dtype, repeats=repeats)
+        title, flops, unit = "DiffuPose", diffupose_flops(H36M_16.num_joints, width), "pose"
     device = jax.devices()[0].device_kind
-    flops = diffupose_flops(H36M_16.num_joints, _WIDTH.value) / 1e6
     print_rows(
         rows,
-        f"DiffuPose, width {_WIDTH.value}, {_DTYPE.value}, {device}; "
-        f"{flops:.1f} MFLOP per pose and step",
+        f"{title}, width {width}, {dtype}, {device}; {flops / 1e6:.1f} MFLOP per {unit} and step",
     )
     if _JSON.value:
         with open(_JSON.value, "w", encoding="utf-8") as file:

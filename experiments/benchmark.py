@@ -2,9 +2,9 @@
 
 python -m experiments.benchmark --suite=diffupose [--width=384] [--dtype=float32] [--json=FILE]
 python -m experiments.benchmark --suite=zedo [--width=1024] [--iterations=20]
+python -m experiments.benchmark --suite=ddhpose [--width=512] [--windows=1] [--dtype=float32]
 """
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +14,16 @@ from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
+from experiments.benchmark_ddhpose import run_ddhpose
 from experiments.benchmark_zedo import run_zedo
-from experiments.common import start
+from experiments.common import start, write_json
 from posediff_jax.denoisers.diffupose import DiffuPoseGCN
 from posediff_jax.evaluation.throughput import (
     MatmulPeak,
     diffupose_flops,
     score_mlp_flops,
     time_call,
+    window_flops,
 )
 from posediff_jax.process.schedules import cosine_schedule
 from posediff_jax.samplers.aggregate import mean_pose
@@ -33,14 +35,6 @@ from posediff_jax.types import Array, Variables
 # Table VI of the paper: DDIM with 2 to 20 of 100 steps, and DDPM.
 NUM_TIMESTEPS = 100
 TABLE_VI = (("ddim", 2), ("ddim", 5), ("ddim", 10), ("ddim", 20), ("ddpm", NUM_TIMESTEPS))
-
-_SUITE = flags.DEFINE_enum("suite", "diffupose", ["diffupose", "zedo"], "What to time.")
-_WIDTH = flags.DEFINE_integer("width", 0, "Width of the network; 0 for the published one.")
-_CHAINS = flags.DEFINE_integer("chains", 256, "Chains in one call: poses times hypotheses.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute type.")
-_ITERATIONS = flags.DEFINE_integer("iterations", 20, "ZeDO: iterations of the timed loop.")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Timed calls of each row.")
-_JSON = flags.DEFINE_string("json", "", "Also write the rows to this file.")
 
 
 def run_diffupose(
@@ -126,27 +120,52 @@ def print_rows(rows: list[dict[str, Any]], title: str) -> None:
     Console(width=160).print(table)
 
 
+def run_suite(suite: str, given: Any) -> tuple[list[dict[str, Any]], str]:
+    """The rows of a suite and their title; `given` has the flags of `define_flags`."""
+    common: dict[str, Any] = {"dtype": given.dtype, "repeats": given.repeats}
+    if suite == "zedo":
+        width = given.width or 1024
+        rows = run_zedo(width=width, iterations=given.iterations, **common)
+        name, unit, flops = "ZeDO's loop", "pose", score_mlp_flops(17, width)
+    elif suite == "ddhpose":
+        width = given.width or 512
+        rows = run_ddhpose(width=width, windows=given.windows, **common)
+        name, unit, flops = (
+            "DDHPose",
+            "window of 243 frames",
+            window_flops(243, 17, width, children=True),
+        )
+    else:
+        width = given.width or 384
+        rows = run_diffupose(width=width, chains=given.chains, **common)
+        name, unit, flops = "DiffuPose", "pose", diffupose_flops(H36M_16.num_joints, width)
+    device = jax.devices()[0].device_kind
+    amount = f"{flops / 1e6:.1f} MFLOP per {unit} and step"
+    return rows, f"{name}, width {width}, {given.dtype}, {device}; {amount}"
+
+
 def main(argv: list[str]) -> None:
     """Runs the suite that the flags name."""
     start(argv)
-    dtype, repeats = _DTYPE.value, _REPEATS.value
-    if _SUITE.value == "zedo":
-        width = _WIDTH.value or 1024
-        rows = run_zedo(width=width, iterations=_ITERATIONS.value, dtype=dtype, repeats=repeats)
-        title, flops = "ZeDO's loop", score_mlp_flops(17, width)
-    else:
-        width = _WIDTH.value or 384
-        rows = run_diffupose(width=width, chains=_CHAINS.value, dtype=dtype, repeats=repeats)
-        title, flops = "DiffuPose", diffupose_flops(H36M_16.num_joints, width)
-    device = jax.devices()[0].device_kind
-    print_rows(
-        rows,
-        f"{title}, width {width}, {dtype}, {device}; {flops / 1e6:.1f} MFLOP per pose and step",
-    )
-    if _JSON.value:
-        with open(_JSON.value, "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=1)
+    given = flags.FLAGS
+    rows, title = run_suite(given.suite, given)
+    print_rows(rows, title)
+    if given.json:
+        write_json(given.json, {"title": title, "rows": rows})
+
+
+def define_flags() -> None:
+    """Not on import: several scripts have flags of the same name."""
+    flags.DEFINE_enum("suite", "diffupose", ["diffupose", "ddhpose", "zedo"], "What to time.")
+    flags.DEFINE_integer("width", 0, "Width of the network; 0 for the published one.")
+    flags.DEFINE_integer("chains", 256, "DiffuPose: chains in one call, poses times hypotheses.")
+    flags.DEFINE_integer("windows", 1, "DDHPose: windows of 243 frames in one call.")
+    flags.DEFINE_integer("iterations", 20, "ZeDO: iterations of the timed loop.")
+    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute type.")
+    flags.DEFINE_integer("repeats", 5, "Timed calls of each row.")
+    flags.DEFINE_string("json", "", "Also write the rows to this file.")
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

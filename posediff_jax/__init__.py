@@ -16,6 +16,7 @@ from posediff_jax.process.schedules import q_sample as q_sample
 from posediff_jax.samplers.aggregate import joint_spread as joint_spread
 from posediff_jax.samplers.aggregate import mean_pose as mean_pose
 from posediff_jax.samplers.aggregate import medoid_pose as medoid_pose
+from posediff_jax.samplers.aggregate import reprojection_pose as reprojection_pose
 from posediff_jax.samplers.discrete import ddim_times as ddim_times
 from posediff_jax.samplers.discrete import sample_ddim as sample_ddim
 from posediff_jax.samplers.discrete import sample_ddpm as sample_ddpm

@@ -18,7 +18,7 @@ from posediff_jax.data.sequences import PoseSequences
 from posediff_jax.data.windows import expand, window_starts
 from posediff_jax.types import Camera, PoseBatch
 
-ORDERS = ("shuffled", "sequential", "official")
+ORDERS = ("shuffled", "sequential", "official", "official_stream")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,8 +26,8 @@ class ItemTable:
     """All items of a data set over contiguous arrays; built by `item_table`. N is all frames.
 
     Attributes:
-      items: Sequence, first frame, one past the last frame (both within the sequence) and flip (0
-        or 1) of each item, `(M, 4)` int32.
+      items: Sequence, first frame (negative with `pad="split"`), one past the last frame within
+        the sequence, and flip (0 or 1) of each item, `(M, 4)` int32.
       length: F, frames per item.
       offsets: Where each sequence starts in the arrays below, `(S + 1,)`.
       flip_permutation: Joint order after mirroring.
@@ -221,12 +221,16 @@ def epoch_order(seed: int, epoch: int, num_items: int) -> NDArray[np.int64]:
     return rng.permutation(num_items)
 
 
-def official_order(num_items: int, *, seed: int = 1234) -> NDArray[np.int64]:
-    """The order of the released DiffuPose code: `RandomState(1234)`, the same in every epoch.
+def official_order(num_items: int, *, seed: int = 1234, epoch: int = 0) -> NDArray[np.int64]:
+    """The order of the released code: permutation number `epoch` of `RandomState(1234)`.
 
-    With `list_items(..., augment=True)` it gives the batches of the authors' training script.
+    DiffuPose takes the first one in every epoch; with MixSTE, D3DP and DDHPose the stream goes on.
+    With `list_items(..., augment=True)` it gives the batches of the authors' training scripts.
     """
-    return np.random.RandomState(seed).permutation(num_items)
+    stream = np.random.RandomState(seed)
+    for _ in range(epoch):
+        stream.permutation(num_items)
+    return stream.permutation(num_items)
 
 
 def num_batches(table: ItemTable, batch_size: int, *, drop_last: bool = False) -> int:
@@ -263,8 +267,8 @@ def batches(
       seed: For order "shuffled".
       epoch: For order "shuffled".
       start_step: Batches of this epoch to skip.
-      order: "shuffled" (`epoch_order`), "sequential" for evaluation, or "official"
-        (`official_order`).
+      order: "shuffled" (`epoch_order`), "sequential" for evaluation, "official"
+        (`official_order`, that of epoch 0), or "official_stream" (likewise, that of `epoch`).
       drop_last: Leave out a last batch that is not full.
 
     Returns:
@@ -340,6 +344,8 @@ def _order(order: str, num_items: int, seed: int, epoch: int) -> NDArray[np.int6
         return np.arange(num_items)
     if order == "official":
         return official_order(num_items)
+    if order == "official_stream":
+        return official_order(num_items, epoch=epoch)
     raise ValueError(f"order: expected one of {ORDERS}, got {order!r}")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-PADDINGS = ("edge", "shift", "drop")
+PADDINGS = ("edge", "shift", "split", "drop")
 
 
 def window_starts(
@@ -17,13 +17,15 @@ def window_starts(
       stride: Frames between starts; None means `length`.
       pad: What becomes of frames that no whole window holds. "edge": one more window runs over the
         end. "shift": it is moved back inside, so it overlaps the one before (a sequence shorter
-        than `length` still runs over). "drop": they are left out.
+        than `length` still runs over). "split": as many windows as with "edge", moved back by half
+        of what they run over, so that they begin before frame 0 (training of MixSTE and its heirs).
+        "drop": they are left out.
 
     Returns:
-      `(W,)`.
+      `(W,)`; negative with "split".
 
     Raises:
-      ValueError: A number is less than 1, or `pad` is unknown.
+      ValueError: A number is less than 1, `pad` is unknown, or "split" with another stride.
 
     >>> window_starts(7, length=3).tolist(), window_starts(7, length=3, pad="shift").tolist()
     ([0, 3, 6], [0, 3, 4])
@@ -36,8 +38,13 @@ def window_starts(
         raise ValueError(f"pad: expected one of {PADDINGS}, got {pad!r}")
     starts = np.arange(0, num_frames - length + 1, stride, dtype=np.int64)
     covered = starts[-1] + length if len(starts) else 0
+    if pad == "split" and stride != length:
+        raise ValueError(f"stride: 'split' needs that of the length {length}, got {stride}")
     if covered >= num_frames or pad == "drop":
         return starts
+    if pad == "split":
+        count = len(starts) + 1
+        return np.arange(count, dtype=np.int64) * length - (count * length - num_frames) // 2
     if pad == "shift":
         extra = max(num_frames - length, 0)
     else:
@@ -49,7 +56,7 @@ def window_starts(
 def windows(
     num_frames: int, *, length: int, stride: int | None = None, pad: str = "edge"
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Frame indices of each window; frames past the end repeat the last one and are masked.
+    """Frame indices of each window; frames outside repeat the first or last one and are masked.
 
     Args:
       num_frames: F, at least 1.
@@ -74,10 +81,10 @@ def windows(
 def expand(
     starts: NDArray, ends: NDArray, *, length: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Frames `start, start + 1, ...` of each window, cut at `end`.
+    """Frames `start, start + 1, ...` of each window, cut at 0 and at `end`.
 
     Args:
-      starts: First frame of each window, `(W,)`.
+      starts: First frame of each window, `(W,)`; may be negative.
       ends: One past the last frame it may use, `(W,)`.
       length: Frames per window.
 
@@ -86,4 +93,4 @@ def expand(
     """
     frames = np.asarray(starts, np.int64)[:, None] + np.arange(length)
     last = np.asarray(ends, np.int64)[:, None] - 1
-    return np.minimum(frames, last), (frames <= last).astype(np.float32)
+    return np.clip(frames, 0, last), ((frames >= 0) & (frames <= last)).astype(np.float32)

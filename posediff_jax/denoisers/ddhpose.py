@@ -12,7 +12,8 @@ from posediff_jax.denoisers.mixste import (
     check_window_times,
     make_trunk,
 )
-from posediff_jax.process.bones import Bones, bone_tree
+from posediff_jax.geometry import safe_norm
+from posediff_jax.process.bones import Bones, bone_tree, compose, from_slots
 from posediff_jax.skeleton import Skeleton
 from posediff_jax.types import Array
 
@@ -39,6 +40,9 @@ class DDHPoseDenoiser(nn.Module):
       hrtt: Let temporal attention see child features.
       walk: See `logit_map`.
       child_layout: See `arrange_children`.
+      disentangled_input: See noisy bones; False: a noisy pose, as D3DP (Table 4).
+      disentangled_output: Regress directions, which are normalised, and lengths of bones, and put
+        the pose together from them (Table 4).
       dtype: Compute type; None keeps the promoted type of input and parameters.
     """
 
@@ -55,12 +59,15 @@ class DDHPoseDenoiser(nn.Module):
     hrtt: bool = True
     walk: Walk = "released"
     child_layout: ChildLayout = "released"
+    disentangled_input: bool = True
+    disentangled_output: bool = False
     dtype: jnp.dtype | None = None
 
     def setup(self) -> None:
         """Builds the layers."""
         tree = bone_tree(self.skeleton)
-        self.embed = SplitDense(2, 4, self.width, dtype=self.dtype)
+        noisy = 4 if self.disentangled_input else 3
+        self.embed = SplitDense(2, noisy, self.width, dtype=self.dtype)
         zeros = nn.initializers.zeros
         shape = (self.skeleton.num_joints, self.width)
         self.joint_positions = self.param("joint_positions", zeros, shape)
@@ -75,15 +82,18 @@ class DDHPoseDenoiser(nn.Module):
             hrtt=self.hrtt,
             walk=self.walk,
             child_layout=self.child_layout,
+            outputs=4 if self.disentangled_output else 3,
         )
 
-    def __call__(self, keypoints: Array, slots: Bones, t: Array, *, train: bool = False) -> Array:
+    def __call__(
+        self, keypoints: Array, noisy: Bones | Array, t: Array, *, train: bool = False
+    ) -> Array:
         """One evaluation. Leading axes broadcast, so hypotheses may share keypoints `(B, 1, ...)`.
 
         Args:
           keypoints: 2D joints in screen units, `(..., F, J, 2)`.
-          slots: Noisy directions `(..., F, J, 3)` and lengths `(..., F, J, 1)`; slot j holds the
-            bone that ends in joint j.
+          noisy: Noisy directions `(..., F, J, 3)` and lengths `(..., F, J, 1)`, where slot j holds
+            the bone that ends in joint j; without `disentangled_input` a noisy pose.
           t: Timesteps, one per window, `(...)`, or a scalar.
           train: Stochastic depth, from the rng "drop_path".
 
@@ -94,8 +104,8 @@ class DDHPoseDenoiser(nn.Module):
           ValueError: Other joints or frames than the network has, timesteps per frame, or a window
             that `arrange_children` refuses.
         """
-        check_window_times(t, slots.directions)
-        return self.denoise(self.encode(keypoints), slots, self.embed_times(t), train=train)
+        check_window_times(t, noisy.directions if isinstance(noisy, Bones) else noisy)
+        return self.denoise(self.encode(keypoints), noisy, self.embed_times(t), train=train)
 
     def encode(self, keypoints: Array) -> Array:
         """What the network makes of the keypoints alone: `(..., F, J, 2)` to `(..., F, J, C)`.
@@ -114,25 +124,41 @@ class DDHPoseDenoiser(nn.Module):
         """Timesteps `(...)` to embeddings `(..., C)`."""
         return self.time(t)
 
-    def tokens(self, encoded: Array, slots: Bones, time_rows: Array) -> Array:
+    def tokens(self, encoded: Array, noisy: Bones | Array, time_rows: Array) -> Array:
         """What enters the first block, `(..., F, J, C)`; arguments as for `denoise`."""
-        for name, values, channels in zip(Bones._fields, slots, (3, 1), strict=True):
+        if isinstance(noisy, Bones) != self.disentangled_input:
+            expected = "Bones" if self.disentangled_input else "an array (disentangled_input=False)"
+            raise TypeError(f"noisy: expected {expected}, got {type(noisy).__name__}")
+        named = noisy._asdict() if isinstance(noisy, Bones) else {"noisy": noisy}
+        for (name, values), channels in zip(named.items(), (3, 1), strict=False):
             check_window(values, self.skeleton, self.num_frames, channels=channels, name=name)
-        tokens = encoded + self.embed.of_second(jnp.concatenate(slots, axis=-1))
+        tokens = encoded + self.embed.of_second(jnp.concatenate([*named.values()], axis=-1))
         return tokens + time_rows[..., None, None, :]
 
     def denoise(
-        self, encoded: Array, slots: Bones, time_rows: Array, *, train: bool = False
+        self, encoded: Array, noisy: Bones | Array, time_rows: Array, *, train: bool = False
     ) -> Array:
         """The part that runs at each step.
 
         Args:
           encoded: From `encode`, `(..., F, J, C)`.
-          slots: Noisy directions `(..., F, J, 3)` and lengths `(..., F, J, 1)`.
+          noisy: Noisy directions `(..., F, J, 3)` and lengths `(..., F, J, 1)`, or a noisy pose.
           time_rows: From `embed_times`, `(..., C)`.
           train: Stochastic depth.
 
         Raises:
           ValueError: Other joints or frames than the network has.
+          TypeError: Bones for a network that takes poses, or the other way round.
         """
-        return self.trunk(self.tokens(encoded, slots, time_rows), train=train)
+        output = self.trunk(self.tokens(encoded, noisy, time_rows), train=train)
+        return self.pose_of(output) if self.disentangled_output else output
+
+    def pose_of(self, output: Array) -> Array:
+        """Poses with their root at the origin from J slots of bones, `(..., J, 4)`."""
+        # Joints far from the root sum many bones.
+        output = output.astype(jnp.promote_types(output.dtype, jnp.float32))
+        tree = bone_tree(self.skeleton)
+        directions, lengths = from_slots(Bones(output[..., :3], output[..., 3:]), tree)
+        norms = safe_norm(directions, keepdims=True)
+        unit = directions / jnp.where(norms > 0, norms, 1)
+        return compose(Bones(unit, lengths), tree)

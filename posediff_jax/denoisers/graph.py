@@ -9,6 +9,7 @@ then makes both joint-specific at the price of one vector per joint ("weight mod
 `adj2` lets joints that the skeleton does not connect see each other ("affinity modulation").
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -69,6 +70,17 @@ def _sum_over_joints(S: Array, h: Array) -> Array:
     return jnp.matmul(jnp.broadcast_to(S, (*h.shape[:-2], *S.shape)), h)
 
 
+def _for_each_item(weights: Array, items: Array) -> Array:
+    """`(J, C)` repeated for items `(..., J, .)`: `(..., J, C)`.
+
+    By a product with ones, so that the gradient sums over items by a product too: on a CPU many
+    times faster than a sum over rows.
+    """
+    lead = items.shape[:-2]
+    ones = jnp.ones((math.prod(lead), 1), weights.dtype)
+    return (ones @ weights.reshape(1, -1)).reshape(*lead, *weights.shape)
+
+
 class ModulatedGraphConv(nn.Module):
     """Modulated graph convolution, or its vanilla form.
 
@@ -112,8 +124,8 @@ class ModulatedGraphConv(nn.Module):
             M = self.param("M", _xavier(joints, features), (joints, features))
         x, W, S, M, bias = nn.dtypes.promote_dtype(x, W, S, M, bias, dtype=self.dtype)
         diagonal = jnp.diag(S)
-        own = (diagonal[:, None] * M) * (x @ W[0])
-        others = _sum_over_joints(S - jnp.diag(diagonal), M * (x @ W[1]))
+        own = _for_each_item(diagonal[:, None] * M, x) * (x @ W[0])
+        others = _sum_over_joints(S - jnp.diag(diagonal), _for_each_item(M, x) * (x @ W[1]))
         return own + others + bias
 
     def _affinity(self) -> Array:

@@ -18,7 +18,7 @@ from posediff_jax.types import Array
 
 
 class Trunk(nn.Module):
-    """D pairs of a block over joints and a block over frames, and the linear head to poses.
+    """D pairs of a block over joints and a block over frames, and the linear head.
 
     One layer norm is shared by all blocks over joints and another one by all over frames; the
     table of frame positions is added once, between the first two blocks.
@@ -34,6 +34,7 @@ class Trunk(nn.Module):
         first pair's output (DDHPose).
       walk: See `logit_map`.
       child_layout: See `arrange_children`.
+      outputs: Channels of the head.
       dtype: Compute type; None keeps the promoted type of input and parameters.
     """
 
@@ -46,11 +47,12 @@ class Trunk(nn.Module):
     hrtt: bool = False
     walk: Walk = "released"
     child_layout: ChildLayout = "released"
+    outputs: int = 3
     dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, tokens: Array, *, train: bool = False) -> Array:
-        """Tokens `(..., F, J, C)` to poses `(..., F, J, 3)`."""
+        """Tokens `(..., F, J, C)` to poses `(..., F, J, outputs)`."""
         shared: dict[str, Any] = {"mlp_ratio": self.mlp_ratio, "dtype": self.dtype}
         spatial_norm = layer_norm(dtype=self.dtype, name="spatial_norm")
         temporal_norm = layer_norm(dtype=self.dtype, name="temporal_norm")
@@ -69,7 +71,7 @@ class Trunk(nn.Module):
             if i == 0 and self.hrtt and self.tree is not None:
                 children = arrange_children(child_means(x, self.tree), self.child_layout)
         x = layer_norm(epsilon=HEAD_EPSILON, dtype=self.dtype, name="head_norm")(x)
-        return Dense(3, dtype=self.dtype, name="head")(x)
+        return Dense(self.outputs, dtype=self.dtype, name="head")(x)
 
 
 class MixSTE(nn.Module):

@@ -8,6 +8,7 @@ and `load_mixste` for the other two. `weights_only=False` because the authors st
 state beside the weights; PyTorch is needed for nothing else.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ from posediff_jax.interop.state_dict import (
     load_state_dict,
 )
 from posediff_jax.process.bones import Bones
+from posediff_jax.systems.ddhpose import SamplerOptions
 from posediff_jax.types import Variables
 
 Network = MixSTE | D3DPDenoiser | DDHPoseDenoiser
@@ -77,9 +79,21 @@ def dump_mixste(
 def load_ddhpose(state_dict: Mapping[str, Any], model: DDHPoseDenoiser) -> dict[str, Any]:
     """Turns DDHPose weights into variables of `model`; arguments and errors as in `load_mixste`.
 
-    Left out: `qkv_xc` of the blocks over joints, which the release holds but never uses.
+    Left out: `qkv_xc` of the blocks over joints, which the release holds but never uses. The
+    weights alone do not say how the release samples with them: see `released_sampler`.
+
+    Warns:
+      UserWarning: The skeleton is one whose released sampler is not this package's default.
     """
     weights = bare_weights(state_dict)
+    slots = released_sampler(model)["noise_slots"]
+    if slots != SamplerOptions.noise_slots:
+        warnings.warn(
+            f"the released code samples {model.skeleton.name} with "
+            f"sampler.noise_slots={slots!r}, the default is {SamplerOptions.noise_slots!r}; "
+            "name one of them where num_steps is more than 1",
+            stacklevel=2,
+        )
     return load_state_dict(
         weights,
         ddhpose_key_map(model),
@@ -115,6 +129,23 @@ def dump_ddhpose(
     return {prefix + key: value for key, value in state_dict.items()}
 
 
+def released_sampler(model: DDHPoseDenoiser) -> dict[str, Any]:
+    """The fields of the section `sampler` that repeat the released sampling with these weights.
+
+    For MPI-INF-3DHP the released code takes the state of slots 1 to 16 for that of the bones, which
+    sit in other slots: `noise_slots="official"`. With one step both rules give the same poses.
+
+    Args:
+      model: The denoiser.
+
+    >>> from posediff_jax.skeleton import MPI_INF_3DHP_17
+    >>> released_sampler(DDHPoseDenoiser(MPI_INF_3DHP_17))["noise_slots"]
+    'official'
+    """
+    slots = "fixed" if model.skeleton.root == 0 else "official"
+    return {"noise_slots": slots, "eta": 1.0, "flip": True}
+
+
 def bare_weights(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """The network's own entries of a checkpoint file or of a part of one.
 
@@ -144,10 +175,15 @@ def ddhpose_key_map(model: DDHPoseDenoiser) -> list[Entry]:
     """The entries of DDHPose's denoiser: the first pair of blocks apart, the others from 0 again.
 
     Raises:
-      ValueError: `model` has no level embedding, which no PyTorch checkpoint lacks.
+      ValueError: `model` has no level embedding, or another input or output than bones in, poses
+        out: there is no such PyTorch checkpoint.
     """
-    if not model.levels:
-        raise ValueError("model: PyTorch checkpoints exist for levels=True only, got levels=False")
+    released = {"levels": True, "disentangled_input": True, "disentangled_output": False}
+    for name, value in released.items():
+        if getattr(model, name) != value:
+            raise ValueError(
+                f"model: PyTorch checkpoints exist for {name}={value} only, got {name}={not value}"
+            )
     entries = common_entries(model)
     entries.append(Entry("group", ("params", "level_embedding"), TABLE))
     for i in range(model.depth):
@@ -205,7 +241,7 @@ def variable_shapes(model: Network) -> dict[str, Any]:
     window = (1, model.num_frames, model.skeleton.num_joints)
     inputs = [jnp.zeros((*window, 2))]
     noisy: Any = jnp.zeros((*window, 3))
-    if isinstance(model, DDHPoseDenoiser):
+    if isinstance(model, DDHPoseDenoiser) and model.disentangled_input:
         noisy = Bones(noisy, jnp.zeros((*window, 1)))
     if not isinstance(model, MixSTE):
         inputs += [noisy, jnp.zeros((1,), jnp.int32)]

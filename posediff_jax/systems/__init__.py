@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from posediff_jax.systems import d3dp, ddhpose, diffupose, modgcn, residual_mlp, zedo
+from posediff_jax.systems import d3dp, ddhpose, diffupose, mixste, modgcn, residual_mlp, zedo
 from posediff_jax.systems.base import System as System
 from posediff_jax.types import Variables
 
@@ -11,6 +11,7 @@ SYSTEMS: dict[str, Callable[..., System]] = {
     "d3dp": d3dp.from_config,
     "ddhpose": ddhpose.from_config,
     "diffupose": diffupose.from_config,
+    "mixste": mixste.from_config,
     "modgcn": modgcn.from_config,
     "residual_mlp": residual_mlp.from_config,
     "zedo": zedo.from_config,

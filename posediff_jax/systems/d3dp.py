@@ -1,12 +1,9 @@
-"""D3DP (Shan et al., ICCV 2023): DDIM over windows of poses with an x0-predicting MixSTE.
-
-Also what DDHPose shares with it: options, flip averaging inside each step, fan-out over windows.
-"""
+"""D3DP (Shan et al., ICCV 2023): DDIM over windows of poses with an x0-predicting MixSTE."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,91 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posediff_jax.config import read_dtype, read_options
+from posediff_jax.denoisers.ddhpose import DDHPoseDenoiser
 from posediff_jax.denoisers.mixste import D3DPDenoiser
-from posediff_jax.geometry import flip, safe_norm
+from posediff_jax.geometry import flip
 from posediff_jax.keys import item_keys
-from posediff_jax.process.schedules import Schedule, eps_from_x0, make_schedule, q_sample
-from posediff_jax.samplers.discrete import ddim_times, sample_ddim
-from posediff_jax.samplers.hypotheses import fan_out
-from posediff_jax.skeleton import Skeleton, check_joints, get_skeleton
+from posediff_jax.process.schedules import Schedule, eps_from_x0, q_sample
+from posediff_jax.samplers.discrete import ddim_times
+from posediff_jax.skeleton import get_skeleton
 from posediff_jax.systems.base import System
-from posediff_jax.systems.losses import device_key, masked_mean, training_pair
-from posediff_jax.types import Array, Aux, PoseBatch, PredictFn, PyTree, SampleResult, Variables
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelOptions:
-    """The section `model` of a config; see `D3DPDenoiser` for the fields.
-
-    Attributes:
-      dtype: Compute type; parameters, softmax, norms, sampler state and loss stay float32.
-    """
-
-    num_frames: int = 243
-    width: int = 512
-    depth: int = 8
-    num_heads: int = 8
-    drop_path: float = 0.1
-    mlp_ratio: float = 2.0
-    dtype: str = "float32"
-
-
-@dataclasses.dataclass(frozen=True)
-class ProcessOptions:
-    """The section `process` of a config.
-
-    Attributes:
-      schedule: "cosine" or "linear".
-      num_timesteps: T.
-      clip: Bound of noisy inputs and of estimates, metres.
-    """
-
-    schedule: str = "cosine"
-    num_timesteps: int = 1000
-    clip: float = 1.1
-
-
-@dataclasses.dataclass(frozen=True)
-class LossOptions:
-    """The section `loss` of a config.
-
-    Attributes:
-      gradient: "plain", or "loss_times" for the gradient of the released scripts, which
-        back-propagate the loss times its own gradient.
-    """
-
-    gradient: str = "plain"
-
-    def __post_init__(self) -> None:
-        if self.gradient not in ("plain", "loss_times"):
-            raise ValueError(
-                f"loss.gradient: expected 'plain' or 'loss_times', got {self.gradient!r}"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplerOptions:
-    """The section `sampler` of a config.
-
-    Attributes:
-      num_steps: W, iterations of DDIM.
-      eta: Stochasticity of DDIM; the papers have 1.
-      flip: Average each estimate with that for the mirrored window, in each iteration.
-      max_chains: Hypotheses in memory at a time; 0 for all.
-    """
-
-    num_steps: int = 1
-    eta: float = 1.0
-    flip: bool = True
-    max_chains: int = 0
-
-
-class PosePrediction(NamedTuple):
-    """A `Prediction` and the pose that it says, `(..., F, J, 3)`."""
-
-    x0: PyTree
-    eps: PyTree
-    pose: Array
+from posediff_jax.systems.losses import masked_mean, training_pair
+from posediff_jax.systems.windows import (
+    LossOptions,
+    ModelOptions,
+    PosePrediction,
+    SamplerOptions,
+    apply_windows,
+    average_pair,
+    bind_denoise,
+    check_sampler,
+    joint_distance,
+    read_process,
+    run_ddim,
+    sample_windows,
+    scale_gradient,
+)
+from posediff_jax.types import Array, Aux, PoseBatch, PredictFn, SampleResult, Variables
 
 
 def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> System:
@@ -128,82 +65,12 @@ def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> S
     return System(
         init=partial(_init, model),
         loss=partial(_loss, model, schedule, process.clip, loss),
-        sample=partial(_sample, model, schedule, process.clip, sampler),
+        sample=partial(sample_poses, model, schedule, process.clip, sampler),
     )
 
 
-def read_process(config: Mapping[str, Any]) -> tuple[ProcessOptions, Schedule]:
-    """The section `process`, and the tables that it describes.
-
-    Raises:
-      ValueError: `clip` is not above 0; and errors as in `read_options` and `make_schedule`.
-    """
-    options = read_options(ProcessOptions, config, where="process")
-    if not options.clip > 0:
-        raise ValueError(f"process.clip: expected more than 0, got {options.clip}")
-    return options, make_schedule(options.schedule, options.num_timesteps)
-
-
-def check_sampler(options: SamplerOptions, schedule: Schedule) -> None:
-    """Refuses at build time what the sampler would refuse at the first batch.
-
-    Raises:
-      ValueError: A value out of range.
-    """
-    if not 1 <= options.num_steps <= schedule.num_timesteps:
-        raise ValueError(
-            f"sampler.num_steps: expected 1 to {schedule.num_timesteps} (process.num_timesteps), "
-            f"got {options.num_steps}"
-        )
-    if not 0.0 <= options.eta <= 1.0:
-        raise ValueError(f"sampler.eta: expected a value in [0, 1], got {options.eta}")
-    if options.max_chains < 0:
-        raise ValueError(f"sampler.max_chains: expected 0 or more, got {options.max_chains}")
-
-
-def bind_denoise(
-    model: Any,
-    variables: Variables,
-    encoded: Array,
-    *,
-    num_timesteps: int,
-    times: NDArray[np.int32],
-) -> Callable[[PyTree, Array], Array]:
-    """Binds weights and condition; the time path runs here, for all steps at once.
-
-    Args:
-      model: A denoiser with `embed_times` and `denoise`.
-      variables: Its variables.
-      encoded: What its `encode` gave, `(..., F, J, C)`.
-      num_timesteps: T.
-      times: Timesteps of the run, `(W,)`.
-
-    Returns:
-      `(state, t) -> pose` with a scalar t out of `times`.
-    """
-    rows = model.apply(variables, jnp.asarray(times), method="embed_times")
-    position = np.zeros(num_timesteps, np.int32)
-    position[np.asarray(times)] = np.arange(len(times))
-
-    def denoise(state: PyTree, t: Array) -> Array:
-        row = rows[jnp.asarray(position)[t]]
-        return model.apply(variables, encoded, state, row, method="denoise")
-
-    return denoise
-
-
-def mirrored_pair(keypoints: Array, skeleton: Skeleton, *, mirrored: bool) -> Array:
-    """`(..., F, J, 2)` to `(2, ...)` with the mirror image behind it, or `(1, ...)` without."""
-    return jnp.stack([keypoints, flip(keypoints, skeleton)] if mirrored else [keypoints])
-
-
-def average_pair(poses: Array, skeleton: Skeleton) -> Array:
-    """Mean of an estimate and the mirrored second one, `(2, ...)`; or the only one, `(1, ...)`."""
-    return poses[0] if len(poses) == 1 else (poses[0] + flip(poses[1], skeleton)) / 2
-
-
 def bind_predict(
-    model: D3DPDenoiser,
+    model: D3DPDenoiser | DDHPoseDenoiser,
     variables: Variables,
     encoded: Array,
     *,
@@ -238,86 +105,6 @@ def bind_predict(
     return predict  # type: ignore[return-value]
 
 
-def run_ddim(
-    key: Array,
-    predict: PredictFn,
-    x_init: PyTree,
-    *,
-    schedule: Schedule,
-    num_steps: int,
-    eta: float = 1.0,
-    noise: PyTree | None = None,
-    return_trajectory: bool = False,
-) -> SampleResult:
-    """`sample_ddim` as D3DP and DDHPose run it; `records` are the poses of all iterations.
-
-    Arguments and errors as in `sample_ddim`.
-    """
-    return sample_ddim(
-        key,
-        predict,
-        x_init,
-        schedule=schedule,
-        num_steps=num_steps,
-        eta=eta,
-        rederive=False,
-        noise=noise,
-        return_trajectory=return_trajectory,
-        record=lambda prediction: prediction.pose,  # type: ignore[attr-defined]
-    )
-
-
-def sample_windows(
-    key: Array,
-    sample_one: Callable[[Array, Array], Array],
-    model: Any,
-    variables: Variables,
-    batch: PoseBatch,
-    *,
-    num_hypotheses: int,
-    options: SamplerOptions,
-    return_trajectory: bool = False,
-) -> SampleResult:
-    """Encodes each window once and draws its hypotheses; the root joint is put to 0.
-
-    Args:
-      key: Random key.
-      sample_one: `(key, encoded (P, F, J, C)) -> poses of all iterations (W, F, J, 3)`.
-      model: The denoiser.
-      variables: Its variables.
-      batch: Windows.
-      num_hypotheses: H.
-      options: The section `sampler`.
-      return_trajectory: Also return the poses of all iterations.
-
-    Raises:
-      ValueError: Keypoints of another skeleton, or errors as in `fan_out`.
-    """
-    check_joints(batch.keypoints, model.skeleton, channels=2, name="batch.keypoints")
-    pair = mirrored_pair(batch.keypoints, model.skeleton, mirrored=options.flip)
-    encoded = jnp.moveaxis(model.apply(variables, pair, method="encode"), 0, 1)
-    poses = fan_out(
-        item_keys(key, batch.index),
-        sample_one,
-        encoded,
-        num_hypotheses=num_hypotheses,
-        max_chains=options.max_chains,
-    )
-    # The networks do not force the root joint to the origin; the papers' evaluation does.
-    poses = poses.at[..., model.skeleton.root, :].set(0)
-    trajectory = jnp.swapaxes(poses, 1, 2) if return_trajectory else None
-    return SampleResult(samples=poses[:, :, -1], trajectory=trajectory)
-
-
-def scale_gradient(loss: Array, gradient: str, *, axis_name: str | None = None) -> Array:
-    """The same value; with "loss_times" its gradient is multiplied by the (global) value."""
-    if gradient == "plain":
-        return loss
-    value = jax.lax.stop_gradient(loss)
-    factor = value if axis_name is None else jax.lax.pmean(value, axis_name)
-    return value + factor * (loss - value)
-
-
 def _init(model: D3DPDenoiser, key: Array) -> dict[str, Any]:
     window = (1, model.num_frames, model.skeleton.num_joints)
     inputs = jnp.zeros((*window, 2)), jnp.zeros((*window, 3)), jnp.zeros(1, jnp.int32)
@@ -337,30 +124,24 @@ def _loss(
     axis_name: str | None = None,
 ) -> tuple[Array, Aux]:
     pose, keypoints = training_pair(batch, model.skeleton)
-    t, noise = jax.vmap(partial(_draw_target, schedule))(item_keys(key, batch.index), pose)
+    draw = jax.vmap(partial(draw_target, schedule))
+    depth_keys, t, noise = draw(item_keys(key, batch.index), pose)
     x_t = jnp.clip(q_sample(schedule, pose, t, noise), -clip, clip)
-    rngs = {"drop_path": device_key(key, axis_name)}
-    output: Any = model.apply(variables, keypoints, x_t, t, train=train, rngs=rngs)
+    output = apply_windows(depth_keys, model, variables, keypoints, x_t, t, train=train)
     loss = masked_mean(joint_distance(output, pose), batch.mask, axis_name=axis_name)
     scaled = scale_gradient(loss, options.gradient, axis_name=axis_name)
     return scaled, Aux(metrics={"loss": loss}, mutable={})
 
 
-def joint_distance(output: Array, pose: Array) -> Array:
-    """Mean joint distance of each frame, `(..., J, 3)` to `(...)`, in at least float32."""
-    output = output.astype(jnp.promote_types(output.dtype, jnp.float32))
-    return jnp.mean(safe_norm(output - pose), axis=-1)
-
-
-def _draw_target(schedule: Schedule, key: Array, pose: Array) -> tuple[Array, Array]:
-    """One timestep for the whole window, and noise for all joints, the root too."""
-    t_key, noise_key = jax.random.split(key)
+def draw_target(schedule: Schedule, key: Array, pose: Array) -> tuple[Array, Array, Array]:
+    """A key, one timestep for the whole window, and noise for all joints, the root too."""
+    t_key, noise_key, depth_key = jax.random.split(key, 3)
     t = jax.random.randint(t_key, (), 0, schedule.num_timesteps)
-    return t, jax.random.normal(noise_key, pose.shape, pose.dtype)
+    return depth_key, t, jax.random.normal(noise_key, pose.shape, pose.dtype)
 
 
-def _sample(
-    model: D3DPDenoiser,
+def sample_poses(
+    model: D3DPDenoiser | DDHPoseDenoiser,
     schedule: Schedule,
     clip: float,
     options: SamplerOptions,
@@ -371,6 +152,7 @@ def _sample(
     num_hypotheses: int,
     return_trajectory: bool = False,
 ) -> SampleResult:
+    """Draws hypotheses by DDIM over poses; the contract of `systems.base.SampleFn`."""
     times = ddim_times(schedule.num_timesteps, options.num_steps)[:-1]
     window = (*batch.keypoints.shape[1:-1], 3)
 

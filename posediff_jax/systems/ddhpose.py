@@ -15,31 +15,34 @@ from numpy.typing import NDArray
 
 from posediff_jax.config import read_dtype, read_options
 from posediff_jax.denoisers.ddhpose import DDHPoseDenoiser
+from posediff_jax.geometry import safe_norm
 from posediff_jax.keys import item_keys
 from posediff_jax.process.bones import Bones, bone_tree, disentangle, flip_slots, to_slots
 from posediff_jax.process.schedules import Schedule, eps_from_x0, q_sample
 from posediff_jax.samplers.discrete import ddim_times
 from posediff_jax.skeleton import Skeleton, get_skeleton
-from posediff_jax.systems import d3dp
+from posediff_jax.systems import d3dp, windows
 from posediff_jax.systems.base import System
-from posediff_jax.systems.d3dp import (
+from posediff_jax.systems.losses import masked_mean, training_pair
+from posediff_jax.systems.windows import (
     PosePrediction,
-    SamplerOptions,
+    apply_windows,
     average_pair,
     bind_denoise,
+    check_sampler,
     joint_distance,
+    read_process,
     run_ddim,
     sample_windows,
     scale_gradient,
 )
-from posediff_jax.systems.losses import device_key, masked_mean, training_pair
 from posediff_jax.types import Array, Aux, PoseBatch, PredictFn, SampleResult, Variables
 
 NoiseSlots = Literal["fixed", "official"]
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelOptions(d3dp.ModelOptions):
+class ModelOptions(windows.ModelOptions):
     """The section `model` of a config; see `DDHPoseDenoiser` for the further fields."""
 
     levels: bool = True
@@ -47,21 +50,48 @@ class ModelOptions(d3dp.ModelOptions):
     hrtt: bool = True
     walk: str = "released"
     child_layout: str = "released"
+    disentangled_input: bool = True
+    disentangled_output: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
-class LossOptions(d3dp.LossOptions):
-    """The section `loss` of a config.
+class LossOptions(windows.LossOptions):
+    """The section `loss` of a config; a factor of 0 switches a term off (Table 6).
 
     Attributes:
-      length_weight: Factor of the squared error of bone lengths, 0 to switch it off.
-      direction_weight: Factor of the squared error of bone directions.
+      position_weight: Factor of the joint distance.
+      length_weight: Factor of the error of bone lengths.
+      direction_weight: Factor of the error of bone directions.
+      bone_errors: See `loss_terms`.
       loss_unit: 1000.0 takes distances and lengths in millimetres, as released for 3DHP.
     """
 
+    position_weight: float = 1.0
     length_weight: float = 1.0
     direction_weight: float = 1.0
+    bone_errors: str = "released"
     loss_unit: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bone_errors not in ("released", "printed"):
+            raise ValueError(
+                f"loss.bone_errors: expected 'released' or 'printed', got {self.bone_errors!r}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerOptions(windows.SamplerOptions):
+    """The section `sampler` of a config.
+
+    Attributes:
+      noise_slots: See `bind_predict`; for poses as states it plays no part.
+    """
+
+    noise_slots: str = "fixed"
+
+    def __post_init__(self) -> None:
+        _check_noise_slots(self.noise_slots, "sampler.noise_slots")
 
 
 def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> System:
@@ -78,7 +108,7 @@ def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> S
     if frozen is not None:
         raise ValueError("frozen: expected None, DDHPose has no frozen part")
     skeleton = get_skeleton(config["skeleton"])
-    process, schedule = d3dp.read_process(config["process"])
+    process, schedule = read_process(config["process"])
     options = read_options(ModelOptions, config["model"], where="model")
     fields = dataclasses.asdict(options) | {
         "dtype": read_dtype(options.dtype, where="model.dtype"),
@@ -87,11 +117,12 @@ def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> S
     model = DDHPoseDenoiser(skeleton, **fields)
     loss = read_options(LossOptions, config["loss"], where="loss")
     sampler = read_options(SamplerOptions, config["sampler"], where="sampler")
-    d3dp.check_sampler(sampler, schedule)
+    check_sampler(sampler, schedule)
+    sample = sample_bones if options.disentangled_input else d3dp.sample_poses
     return System(
         init=partial(_init, model),
         loss=partial(_loss, model, schedule, process.clip, loss),
-        sample=partial(_sample, model, schedule, process.clip, sampler),
+        sample=partial(sample, model, schedule, process.clip, sampler),
     )
 
 
@@ -125,8 +156,7 @@ def bind_predict(
     Raises:
       ValueError: Another `noise_slots`.
     """
-    if noise_slots not in ("fixed", "official"):
-        raise ValueError(f"noise_slots: expected 'fixed' or 'official', got {noise_slots!r}")
+    _check_noise_slots(noise_slots, "noise_slots")
     tree, T = bone_tree(model.skeleton), schedule.num_timesteps
     denoise = bind_denoise(model, variables, encoded, num_timesteps=T, times=times)
 
@@ -149,6 +179,11 @@ def bind_predict(
     return predict  # type: ignore[return-value]
 
 
+def _check_noise_slots(noise_slots: str, name: str) -> None:
+    if noise_slots not in ("fixed", "official"):
+        raise ValueError(f"{name}: expected 'fixed' or 'official', got {noise_slots!r}")
+
+
 def noisy_slots(
     schedule: Schedule, pose: Array, t: Array, noise: Bones, tree: Skeleton, *, clip: float
 ) -> Bones:
@@ -167,13 +202,19 @@ def noisy_slots(
 
 
 def loss_terms(
-    output: Array, pose: Array, mask: Array, tree: Skeleton, *, unit: float = 1.0
+    output: Array,
+    pose: Array,
+    mask: Array,
+    tree: Skeleton,
+    *,
+    unit: float = 1.0,
+    bone_errors: str = "released",
 ) -> dict[str, Array]:
-    """The three terms of the released loss, one number per frame, `(B, F)` each.
+    """The three terms of the loss, one number per frame, `(B, F)` each, means over joints or bones.
 
-    "position": mean joint distance. "length": squared error of bone lengths, each first averaged
-    over the window. "direction": squared distance of directions. The paper prints plain norms
-    (Eq. 8).
+    "position": joint distance (Eq. 9). "length" and "direction" with `bone_errors="released"`: the
+    squared error of lengths, each first averaged over the window, and the squared distance of
+    directions. With "printed": the error of lengths and the distance of directions (Eq. 8).
 
     Args:
       output: Predicted poses, `(B, F, J, 3)`, metres.
@@ -181,25 +222,36 @@ def loss_terms(
       mask: 1 for a real frame, `(B, F)`.
       tree: From `bone_tree`.
       unit: Factor on distances and lengths.
+      bone_errors: See above.
     """
     output = output.astype(jnp.promote_types(output.dtype, jnp.float32))
     ours, target = disentangle(output, tree), disentangle(pose, tree)
-    weight = mask.astype(output.dtype)[..., None, None]
-    count = jnp.maximum(jnp.sum(weight, axis=1), 1)
-    gap = jnp.where(weight > 0, ours.lengths - target.lengths, 0) * unit
-    length = jnp.mean((jnp.sum(gap * weight, axis=1) / count) ** 2, axis=(-2, -1))
-    direction = jnp.sum((ours.directions - target.directions) ** 2, axis=-1)
+    gap = (ours.lengths - target.lengths)[..., 0] * unit
+    turn = ours.directions - target.directions
+    if bone_errors == "printed":
+        length, direction = jnp.abs(gap), safe_norm(turn)
+    else:
+        length, direction = _window_mean(gap, mask) ** 2, jnp.sum(turn**2, axis=-1)
     return {
         "position": joint_distance(output, pose) * unit,
-        "length": jnp.broadcast_to(length[:, None], mask.shape),
+        "length": jnp.broadcast_to(jnp.mean(length, axis=-1), mask.shape),
         "direction": jnp.mean(direction, axis=-1),
     }
 
 
+def _window_mean(values: Array, mask: Array) -> Array:
+    """Means of `(B, F, N)` over the frames that count, `(B, 1, N)`."""
+    weight = mask.astype(values.dtype)[..., None]
+    total = jnp.sum(jnp.where(weight > 0, values, 0) * weight, axis=1, keepdims=True)
+    return total / jnp.maximum(jnp.sum(weight, axis=1, keepdims=True), 1)
+
+
 def _init(model: DDHPoseDenoiser, key: Array) -> dict[str, Any]:
     window = (1, model.num_frames, model.skeleton.num_joints)
-    slots = Bones(jnp.zeros((*window, 3)), jnp.zeros((*window, 1)))
-    return dict(model.init(key, jnp.zeros((*window, 2)), slots, jnp.zeros(1, jnp.int32)))
+    noisy: Any = jnp.zeros((*window, 3))
+    if model.disentangled_input:
+        noisy = Bones(noisy, jnp.zeros((*window, 1)))
+    return dict(model.init(key, jnp.zeros((*window, 2)), noisy, jnp.zeros(1, jnp.int32)))
 
 
 def _loss(
@@ -216,11 +268,22 @@ def _loss(
 ) -> tuple[Array, Aux]:
     pose, keypoints = training_pair(batch, model.skeleton)
     tree = bone_tree(model.skeleton)
-    t, noise = jax.vmap(partial(_draw_target, schedule))(item_keys(key, batch.index), pose)
-    slots = noisy_slots(schedule, pose, t, noise, tree, clip=clip)
-    rngs = {"drop_path": device_key(key, axis_name)}
-    output: Any = model.apply(variables, keypoints, slots, t, train=train, rngs=rngs)
-    per_frame = loss_terms(output, pose, batch.mask, tree, unit=options.loss_unit)
+    draw: Any = _draw_target if model.disentangled_input else d3dp.draw_target
+    depth_keys, t, noise = jax.vmap(partial(draw, schedule))(item_keys(key, batch.index), pose)
+    noisy: Any
+    if model.disentangled_input:
+        noisy = noisy_slots(schedule, pose, t, noise, tree, clip=clip)
+    else:
+        noisy = jnp.clip(q_sample(schedule, pose, t, noise), -clip, clip)
+    output = apply_windows(depth_keys, model, variables, keypoints, noisy, t, train=train)
+    per_frame = loss_terms(
+        output,
+        pose,
+        batch.mask,
+        tree,
+        unit=options.loss_unit,
+        bone_errors=options.bone_errors,
+    )
     terms = {k: masked_mean(v, batch.mask, axis_name=axis_name) for k, v in per_frame.items()}
     loss = total_loss(terms, options)
     scaled = scale_gradient(loss, options.gradient, axis_name=axis_name)
@@ -228,16 +291,16 @@ def _loss(
 
 
 def total_loss(terms: Mapping[str, Array], options: LossOptions) -> Array:
-    """L = L_pos + w_l L_len + w_d L_dir (Eq. 9)."""
-    lengths = options.length_weight * terms["length"]
-    return terms["position"] + lengths + options.direction_weight * terms["direction"]
+    """L = w_p L_pos + w_l L_len + w_d L_dir (Eq. 10, which has no factors)."""
+    bones = options.length_weight * terms["length"] + options.direction_weight * terms["direction"]
+    return options.position_weight * terms["position"] + bones
 
 
-def _draw_target(schedule: Schedule, key: Array, pose: Array) -> tuple[Array, Bones]:
-    """One timestep for the whole window, and noise for all slots, the root's too."""
-    t_key, *keys = jax.random.split(key, 3)
+def _draw_target(schedule: Schedule, key: Array, pose: Array) -> tuple[Array, Array, Bones]:
+    """A key, one timestep for the whole window, and noise for all slots, the root's too."""
+    t_key, *keys, depth_key = jax.random.split(key, 4)
     t = jax.random.randint(t_key, (), 0, schedule.num_timesteps)
-    return t, _normals(keys, pose.shape[:-1], pose.dtype)
+    return depth_key, t, _normals(keys, pose.shape[:-1], pose.dtype)
 
 
 def _normals(keys: Any, shape: tuple[int, ...], dtype: Any) -> Bones:
@@ -245,7 +308,7 @@ def _normals(keys: Any, shape: tuple[int, ...], dtype: Any) -> Bones:
     return Bones(*(jax.random.normal(k, (*shape, channels), dtype) for k, channels in pairs))
 
 
-def _sample(
+def sample_bones(
     model: DDHPoseDenoiser,
     schedule: Schedule,
     clip: float,
@@ -257,6 +320,7 @@ def _sample(
     num_hypotheses: int,
     return_trajectory: bool = False,
 ) -> SampleResult:
+    """Draws hypotheses by DDIM over bones; the contract of `systems.base.SampleFn`."""
     times = ddim_times(schedule.num_timesteps, options.num_steps)[:-1]
     num_frames, num_joints = batch.keypoints.shape[1:-1]
 
@@ -266,7 +330,14 @@ def _sample(
         # Standard normals all: the last slot serves as the root's.
         root = jax.tree.map(lambda x: x[:, -1:], start)
         predict = bind_predict(
-            model, variables, encoded, root, schedule=schedule, times=times, clip=clip
+            model,
+            variables,
+            encoded,
+            root,
+            schedule=schedule,
+            times=times,
+            clip=clip,
+            noise_slots=options.noise_slots,  # type: ignore[arg-type]
         )
         x_init = jax.tree.map(lambda x: x[:, :-1], start)
         steps: dict[str, Any] = {"num_steps": options.num_steps, "eta": options.eta}

@@ -40,7 +40,7 @@ def assert_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize("order", ["shuffled", "sequential", "official"])
+@pytest.mark.parametrize("order", ["shuffled", "sequential", "official", "official_stream"])
 @pytest.mark.parametrize("batch_size", [1, 5, 24, 100])
 def test_an_epoch_has_every_item_once_in_batches_of_constant_shape(order, batch_size):
     items = table()
@@ -70,7 +70,7 @@ def test_drop_last_leaves_out_what_is_not_full():
     assert len(list(batches(table(), batch_size=7, drop_last=True))) == 3
 
 
-@pytest.mark.parametrize("order", ["shuffled", "sequential", "official"])
+@pytest.mark.parametrize("order", ["shuffled", "sequential", "official", "official_stream"])
 @pytest.mark.parametrize("start", [0, 2, 4])
 def test_an_epoch_taken_up_in_the_middle_goes_on_with_the_same_batches(order, start):
     options = {"batch_size": 7, "seed": 3, "epoch": 2, "order": order}

@@ -42,6 +42,23 @@ def test_shift_overlaps_instead_of_padding():
     assert mask.min() == 1
 
 
+@pytest.mark.parametrize(("frames", "length"), [(1, 3), (5, 9), (7, 3), (20, 9), (9, 9)])
+def test_split_pads_both_ends_alike(frames, length):
+    """The first and last frame are repeated; the odd frame goes to the end."""
+    index, mask = windows(frames, length=length, pad="split")
+    before, after = int((mask[0] == 0).argmin()), int((mask[-1, ::-1] == 0).argmin())
+    overhang = index.size - frames
+    assert (before, after) == (overhang // 2, overhang - overhang // 2)
+    real = [0] * before + list(range(frames)) + [frames - 1] * after
+    assert index.ravel().tolist() == real
+    assert sorted(index[mask == 1].tolist()) == list(range(frames))
+
+
+def test_split_has_no_overlap():
+    with pytest.raises(ValueError, match="stride: 'split' needs that of the length 3, got 2"):
+        windows(5, length=3, stride=2, pad="split")
+
+
 def test_drop_gives_nothing_for_a_short_sequence():
     assert windows(2, length=3, pad="drop")[0].shape == (0, 3)
 

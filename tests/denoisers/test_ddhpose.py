@@ -26,7 +26,10 @@ def example(lead=(2,), frames=5, seed=0):
 @functools.cache
 def tiny(**options):
     model = DDHPoseDenoiser(H36M_17, **{**TINY, **options})
-    return model, random_variables(model, *example(frames=model.num_frames))
+    keypoints, noisy, t = example(frames=model.num_frames)
+    if not model.disentangled_input:
+        noisy = noisy.directions
+    return model, random_variables(model, keypoints, noisy, t)
 
 
 def run(model, variables, *inputs, **options):
@@ -93,6 +96,34 @@ def test_parts_with_weights_can_be_left_out():
     assert "child" in whole["params"]["trunk"]["temporal_1"]["attention"]
     assert "child" not in variables["params"]["trunk"]["temporal_1"]["attention"]
     assert np.isfinite(run(model, variables, *example())).all()
+
+
+def test_regressed_bones_make_the_pose():
+    """Whatever the head says, directions are of length 1, and the pose hangs together."""
+    model, variables = tiny(disentangled_output=True)
+    assert variables["params"]["trunk"]["head"]["kernel"].shape == (16, 4)
+    rng = np.random.default_rng(1)
+    output = rng.normal(size=(5, 17, 4))
+    output[0, 3, :3] = 0
+    pose = run(model, variables, output, method="pose_of")
+    np.testing.assert_array_equal(pose[:, 0], 0)
+    for child, parent in H36M_17.bones:
+        vector = pose[:, child] - pose[:, parent]
+        norm = np.linalg.norm(output[:, child, :3], axis=-1, keepdims=True)
+        unit = np.where(norm > 0, output[:, child, :3] / np.maximum(norm, 1e-300), 0)
+        np.testing.assert_allclose(vector, unit * output[:, child, 3:], atol=1e-12)
+    assert np.isfinite(run(model, variables, *example())).all()
+
+
+def test_a_noisy_pose_in_place_of_bones():
+    model, variables = tiny(disentangled_input=False)
+    assert variables["params"]["embed"]["kernel"].shape == (5, 16)
+    keypoints, slots, t = example()
+    assert run(model, variables, keypoints, slots.directions, t).shape == (2, 5, 17, 3)
+    with pytest.raises(TypeError, match=r"noisy: expected an array .*got Bones"):
+        run(model, variables, keypoints, slots, t)
+    with pytest.raises(TypeError, match="noisy: expected Bones, got"):
+        run(*tiny(), keypoints, slots.directions, t)
 
 
 def test_a_window_of_as_many_frames_as_joints():

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from posediff_jax.evaluation.oracle import best_hypothesis, take_hypothesis
+from posediff_jax.evaluation.oracle import (
+    best_hypothesis,
+    best_hypothesis_of_batch,
+    best_joints,
+    take_hypothesis,
+)
 
 RNG = np.random.default_rng(0)
 ERRORS = RNG.uniform(size=(4, 5, 3)).astype(np.float32)
@@ -47,11 +52,43 @@ def test_ties_go_to_the_first():
     assert best_hypothesis(np.ones((2, 3)))[1].tolist() == [0, 0]
 
 
+class TestOneForTheBatch:
+    def test_is_the_least_mean(self):
+        least, index = best_hypothesis_of_batch(ERRORS)
+        means = [ERRORS[:, h].mean() for h in range(5)]
+        assert index == np.argmin(means)
+        np.testing.assert_allclose(least, min(means), rtol=1e-6)
+
+    def test_is_never_better_than_one_for_each_pose(self):
+        assert best_hypothesis_of_batch(ERRORS)[0] > best_hypothesis(ERRORS)[0].mean()
+
+    def test_masked_poses_do_not_count(self):
+        mask = np.ones((4, 3))
+        mask[1:, 1:] = 0
+        errors = np.where(mask[:, None] > 0, ERRORS, np.nan)
+        least, index = best_hypothesis_of_batch(errors, mask=mask)
+        means = [errors[:, h][mask > 0].mean() for h in range(5)]
+        assert index == np.argmin(means)
+        np.testing.assert_allclose(least, min(means), rtol=1e-6)
+
+
+def test_best_joints_are_the_nearest_ones():
+    target = RNG.normal(size=(4, 3, 17, 3)).astype(np.float32)
+    pose, index = best_joints(POSES, target)
+    for b, f, j in np.ndindex(4, 3, 17):
+        distance = np.linalg.norm(POSES[b, :, f, j] - target[b, f, j], axis=-1)
+        assert index[b, f, j] == np.argmin(distance)
+        np.testing.assert_array_equal(pose[b, f, j], POSES[b, index[b, f, j], f, j])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: best_hypothesis(np.ones(3)), "errors: expected hypotheses on axis 1"),
         (lambda: best_hypothesis(np.ones((3, 0))), "errors: expected hypotheses on axis 1"),
+        (lambda: best_hypothesis_of_batch(ERRORS, axis=3), "errors: expected hypotheses on axis 3"),
+        (lambda: best_hypothesis_of_batch(ERRORS, mask=np.ones(4)), r"mask: expected \(4, 3\)"),
+        (lambda: best_joints(POSES, np.zeros((17, 3))), "target: expected the axes of hypotheses"),
         (lambda: take_hypothesis(POSES, np.zeros((4, 5), int)), "index: expected the leading axes"),
         (lambda: take_hypothesis(POSES, np.zeros(4, int), axis=3), "index: expected the leading"),
     ],

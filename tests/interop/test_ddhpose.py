@@ -6,10 +6,17 @@ import pytest
 
 from posediff_jax.denoisers.ddhpose import DDHPoseDenoiser
 from posediff_jax.denoisers.mixste import D3DPDenoiser, MixSTE
-from posediff_jax.interop import dump_ddhpose, dump_mixste, load_ddhpose, load_mixste
+from posediff_jax.interop import (
+    dump_ddhpose,
+    dump_mixste,
+    load_ddhpose,
+    load_mixste,
+    released_sampler,
+)
 from posediff_jax.interop.ddhpose import ddhpose_key_map, mixste_key_map, variable_shapes
 from posediff_jax.interop.diffupose import SCHEDULE_BUFFERS
-from posediff_jax.skeleton import H36M_17
+from posediff_jax.skeleton import H36M_17, MPI_INF_3DHP_17
+from posediff_jax.systems.ddhpose import SamplerOptions
 
 SIZE = {"num_frames": 5, "width": 16, "depth": 2, "num_heads": 2}
 MIXSTE, D3DP = MixSTE(H36M_17, **SIZE), D3DPDenoiser(H36M_17, **SIZE)
@@ -159,6 +166,17 @@ class TestDDHPose:
     def test_a_network_that_was_never_released(self):
         with pytest.raises(ValueError, match="checkpoints exist for levels=True only"):
             ddhpose_key_map(DDHPOSE.clone(levels=False))
+        with pytest.raises(ValueError, match="disentangled_output=False only, got disentangled_o"):
+            ddhpose_key_map(DDHPOSE.clone(disentangled_output=True))
+
+    def test_weights_of_3dhp_say_how_the_release_samples_with_them(self):
+        model = DDHPOSE.clone(skeleton=MPI_INF_3DHP_17)
+        with pytest.warns(UserWarning, match="mpi_inf_3dhp_17 with sampler.noise_slots='official'"):
+            load_ddhpose(fill(ddhpose_layout()), model)
+        options = released_sampler(model)
+        assert options["noise_slots"] == "official"
+        SamplerOptions(**options)
+        assert released_sampler(DDHPOSE)["noise_slots"] == "fixed"
 
 
 @pytest.mark.parametrize(

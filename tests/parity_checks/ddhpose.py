@@ -15,6 +15,8 @@ from posediff_jax.process.bones import Bones, bone_tree, compose, disentangle, t
 from posediff_jax.process.schedules import cosine_schedule
 from posediff_jax.samplers.discrete import _ddim_coefficients, ddim_times
 from tests.parity_checks.ddhpose_common import SKELETONS, build_ddhpose, check_fixed, size_of
+from tests.parity_checks.ddhpose_data import camera, cameras, chunks
+from tests.parity_checks.ddhpose_metrics import aggregate, aggregate_3dhp, metrics, pck_3dhp
 from tests.parity_checks.ddhpose_runs import (
     d3dp_sampler,
     d3dp_training,
@@ -118,6 +120,14 @@ def denoiser(fixture: Fixture) -> Outputs:
 
 
 CHECKS: dict[str, Check] = {
+    "aggregate": Check(aggregate),
+    "aggregate3dhp": Check(aggregate_3dhp),
+    "metrics": Check(metrics),
+    "pck": Check(pck_3dhp),
+    "camera": Check(camera),
+    "chunks": Check(chunks),
+    # Stored in float32, from float32.
+    "h36m_cameras": Check(cameras, single=("out_intrinsic_normalised",)),
     "sampler": Check(ddhpose_sampler, CHAIN),
     "d3dp_sampler": Check(d3dp_sampler, CHAIN),
     "train": Check(ddhpose_training),

@@ -10,11 +10,11 @@ import optax
 from numpy.typing import ArrayLike
 
 from posediff_jax.denoisers.mixste import D3DPDenoiser
-from posediff_jax.interop.ddhpose import dump_ddhpose, dump_mixste, load_mixste
+from posediff_jax.interop.ddhpose import dump_ddhpose, dump_mixste, load_mixste, released_sampler
 from posediff_jax.process.bones import Bones, bone_tree, from_slots, to_slots
 from posediff_jax.process.schedules import Schedule, cosine_schedule, q_sample
 from posediff_jax.samplers.discrete import ddim_times
-from posediff_jax.systems import d3dp, ddhpose
+from posediff_jax.systems import d3dp, ddhpose, windows
 from posediff_jax.training.optimizers import make_optimizer
 from tests.parity_checks.ddhpose_common import SKELETONS, build_ddhpose, check_fixed, size_of
 from tests.parity_checks.diffupose_common import Outputs
@@ -55,7 +55,7 @@ def run_chain(
     def chain(variables: Any, x_init: Any, noise: Any) -> Any:
         encoded = model.apply(variables, pair, method="encode")
         predict = bind(model, variables, encoded, schedule=schedule, times=times, clip=CLIP)
-        return d3dp.run_ddim(
+        return windows.run_ddim(
             jax.random.key(0),
             predict,
             x_init,
@@ -87,9 +87,11 @@ def ddhpose_sampler(fixture: Fixture) -> Outputs:
     root = jax.tree.map(lambda x: x[..., tree.root, None, :], slots)
     noise = Bones(*(padded(array(fixture, f"noise_{n}_step")) for n in ("dir", "len")))
 
+    slot_rule = released_sampler(model)["noise_slots"]
+
     def bind(model: Any, variables: Any, encoded: Any, **options: Any) -> Any:
         return ddhpose.bind_predict(
-            model, variables, encoded, root, noise_slots="official", **options
+            model, variables, encoded, root, noise_slots=slot_rule, **options
         )
 
     x_init = from_slots(slots, tree)
@@ -114,7 +116,7 @@ def d3dp_training(fixture: Fixture) -> Outputs:
         t = jnp.asarray(fixture["in_t"])[step]
         x_t = jnp.clip(q_sample(schedule, pose, t, noise), -CLIP, CLIP)
         output = model.apply({"params": params}, keypoints, x_t, t)
-        terms = {"pos": jnp.mean(d3dp.joint_distance(output, pose))}
+        terms = {"pos": jnp.mean(windows.joint_distance(output, pose))}
         return terms["pos"], (terms, {"noisy_pose": x_t, "pred": output})
 
     return train(fixture, variables["params"], evaluate, lambda tree: dump_mixste(tree, model))
@@ -167,7 +169,7 @@ def train(fixture: Fixture, params: Any, evaluate: Callable, dump: Callable) -> 
 
     def scaled(params: Any, step: Any) -> tuple[Any, Any]:
         loss, inner = evaluate(params, step)
-        return d3dp.scale_gradient(loss, "loss_times"), (loss, inner)
+        return windows.scale_gradient(loss, "loss_times"), (loss, inner)
 
     plain = jax.jit(jax.grad(evaluate, has_aux=True))
     step_fn = jax.jit(jax.value_and_grad(scaled, has_aux=True))

@@ -9,7 +9,7 @@ from posediff_jax.geometry import flip
 from posediff_jax.process.schedules import cosine_schedule
 from posediff_jax.samplers.discrete import ddim_times
 from posediff_jax.skeleton import H36M_17, MPI_INF_3DHP_17
-from posediff_jax.systems import d3dp, make_system
+from posediff_jax.systems import d3dp, make_system, windows
 from tests.systems.test_diffupose import make_batch, rows
 from tests.systems.windows import (
     FRAMES,
@@ -91,15 +91,28 @@ class TestLoss:
         (loss, _), gradient = loss_of(name)(built(name)[1], padded)
         assert np.isfinite(loss)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-        # Without stochastic depth, whose draws depend on the place in the batch.
-        kept = make_system(make_config(name, model={"drop_path": 0.0}))
-        value = jax.jit(lambda b: kept.loss(jax.random.key(2), built(name)[1], b, train=True)[0])
-        np.testing.assert_allclose(value(padded), value(rows(padded, [0, 2])), rtol=1e-5)
+        (without, _), _ = loss_of(name)(built(name)[1], rows(padded, [0, 2]))
+        np.testing.assert_allclose(loss, without, rtol=1e-5)
+
+    @pytest.mark.slow
+    def test_no_draw_depends_on_the_place_in_the_batch(self, name):
+        """Not that of the noise, nor that of stochastic depth, which drops half of all rows."""
+        system = make_system(make_config(name, model={"drop_path": 0.5}))
+        run = jax.jit(lambda k, b: system.loss(k, built(name)[1], b, train=True)[0])
+        batch = make_batch(3, frames=FRAMES)
+        key = jax.random.key(5)
+        loss = run(key, batch)
+        np.testing.assert_allclose(run(key, rows(batch, [2, 0, 1])), loss, rtol=1e-5)
+        moved = batch.replace(index=batch.index + 1)
+        assert abs(run(key, moved) - loss) > 1e-4
+        # With one item the whole difference is that of its own draws.
+        alone = [run(key, rows(batch, [i])) for i in range(3)]
+        np.testing.assert_allclose(np.mean(alone), loss, rtol=1e-5)
 
 
 def test_the_released_gradient_is_the_loss_times_its_own():
     def loss(x, gradient):
-        return d3dp.scale_gradient(jnp.sum(x**2), gradient)
+        return windows.scale_gradient(jnp.sum(x**2), gradient)
 
     x = jnp.arange(1.0, 4.0)
     value, times = jax.value_and_grad(loss)(x, "loss_times")
@@ -118,7 +131,7 @@ def test_the_estimate_of_a_mirrored_window_is_mirrored():
 
     @jax.jit
     def pose_of(keypoints, x_t):
-        pair = d3dp.mirrored_pair(keypoints, H36M_17, mirrored=True)
+        pair = windows.mirrored_pair(keypoints, H36M_17, mirrored=True)
         encoded = model.apply(variables, pair, method="encode")
         predict = d3dp.bind_predict(
             model, variables, encoded, schedule=schedule, times=times, clip=1.1

@@ -8,8 +8,9 @@ import pytest
 from posediff_jax.process.bones import Bones, bone_tree
 from posediff_jax.process.schedules import cosine_schedule
 from posediff_jax.skeleton import H36M_17, MPI_INF_3DHP_17
-from posediff_jax.systems import ddhpose
-from tests.systems.windows import FRAMES, built
+from posediff_jax.systems import ddhpose, make_system
+from tests.systems.test_diffupose import make_batch
+from tests.systems.windows import FRAMES, built, make_config
 
 TREE = bone_tree(H36M_17)
 
@@ -38,11 +39,89 @@ def test_terms_against_numpy(unit):
     np.testing.assert_allclose(terms["position"], distance, rtol=1e-5)
 
 
+def test_bone_errors_as_printed():
+    """Eq. 8: norms of each bone, as Eq. 9 has them for joints."""
+    rng = np.random.default_rng(0)
+    output, pose = rng.normal(size=(2, 3, FRAMES, 17, 3)).astype(np.float32)
+    terms = ddhpose.loss_terms(
+        output, pose, jnp.ones((3, FRAMES)), TREE, unit=10.0, bone_errors="printed"
+    )
+    (length, direction), (true_length, true_direction) = bones(output), bones(pose)
+    np.testing.assert_allclose(
+        terms["length"], 10 * np.abs(length - true_length).mean(-1), rtol=1e-4
+    )
+    gap = np.linalg.norm(direction - true_direction, axis=-1).mean(-1)
+    np.testing.assert_allclose(terms["direction"], gap, rtol=1e-4)
+    slope = jax.grad(
+        lambda x: sum(
+            jnp.sum(v)
+            for v in ddhpose.loss_terms(
+                x, pose, jnp.ones((3, FRAMES)), TREE, bone_errors="printed"
+            ).values()
+        )
+    )(pose)
+    assert np.isfinite(slope).all(), "no NaN where the prediction is exact"
+
+
 def test_terms_can_be_switched_off():
     terms = {"position": 1.0, "length": 10.0, "direction": 100.0}
     assert ddhpose.total_loss(terms, ddhpose.LossOptions()) == 111
     options = ddhpose.LossOptions(length_weight=0.0, direction_weight=0.5)
     assert ddhpose.total_loss(terms, options) == 51
+    assert ddhpose.total_loss(terms, ddhpose.LossOptions(position_weight=0.0)) == 110
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": {"bone_errors": "squared"}}, "loss.bone_errors: expected 'released' or"),
+        ({"sampler": {"noise_slots": "mended"}}, "sampler.noise_slots: expected 'fixed' or"),
+    ],
+)
+def test_configs_that_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_system(make_config("ddhpose", **options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bones_in", [False, True])
+@pytest.mark.parametrize("bones_out", [False, True])
+def test_every_row_of_table_4_trains_and_samples(bones_in, bones_out):
+    model = {"disentangled_input": bones_in, "disentangled_output": bones_out}
+    system = make_system(make_config("ddhpose", model=model, loss={"bone_errors": "printed"}))
+    batch = make_batch(2, frames=FRAMES)
+    variables = jax.tree.map(lambda a: a + 0.01, jax.jit(system.init)(jax.random.key(0)))
+
+    def loss(variables):
+        return system.loss(jax.random.key(1), variables, batch, train=True)[0]
+
+    value, slopes = jax.jit(jax.value_and_grad(loss))(variables)
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() and np.any(leaf) for leaf in jax.tree.leaves(slopes))
+    samples = jax.jit(lambda v: system.sample(jax.random.key(2), v, batch, num_hypotheses=2))(
+        variables
+    ).samples
+    assert samples.shape == (2, 2, FRAMES, 17, 3)
+    assert np.isfinite(samples).all()
+    assert np.abs(samples[:, 0] - samples[:, 1]).max() > 1e-5
+
+
+@pytest.mark.slow
+def test_slots_are_chosen_by_the_config():
+    """The rule of the released code changes the samples of 3DHP, from the second step on."""
+    batch = make_batch(1, frames=FRAMES, skeleton=MPI_INF_3DHP_17)
+    variables = built("ddhpose")[1]
+
+    def sample(**options):
+        config = make_config("ddhpose", skeleton="mpi_inf_3dhp_17", sampler=options)
+        run = make_system(config).sample
+        return jax.jit(lambda v: run(jax.random.key(0), v, batch, num_hypotheses=1))(
+            variables
+        ).samples
+
+    official = sample(noise_slots="official", num_steps=2)
+    assert np.abs(official - sample(num_steps=2)).max() > 1e-5
+    np.testing.assert_array_equal(sample(num_steps=1, noise_slots="official"), sample(num_steps=1))
 
 
 def test_noised_slots():

@@ -1,0 +1,148 @@
+"""Speed of DDHPose, D3DP and MixSTE: the suite "ddhpose" of `experiments.benchmark`."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from posediff_jax.calibration import default_camera
+from posediff_jax.denoisers.ddhpose import DDHPoseDenoiser
+from posediff_jax.evaluation.throughput import MatmulPeak, time_call, window_flops
+from posediff_jax.parallel import replicate, shard_batch
+from posediff_jax.process.bones import Bones
+from posediff_jax.skeleton import H36M_17
+from posediff_jax.systems import make_system
+from posediff_jax.training import create_state, make_optimizer, make_train_step
+from posediff_jax.types import PoseBatch
+
+# Hypotheses and steps of the timed sampling runs; each step takes two evaluations, for flipping.
+SAMPLING = ((1, 1), (4, 2))
+
+
+def run_ddhpose(
+    *,
+    width: int = 512,
+    frames: int = 243,
+    depth: int = 8,
+    windows: int = 1,
+    dtype: str = "float32",
+    repeats: int = 5,
+    sampling: tuple[tuple[int, int], ...] = SAMPLING,
+    max_chains: int = 4,
+) -> list[dict[str, Any]]:
+    """Times the forward pass, the training step and sampling on one device.
+
+    Args:
+      width: C of the network.
+      frames: F.
+      depth: Pairs of blocks.
+      windows: Windows in one call.
+      dtype: Compute type of the network.
+      repeats: Timed calls of each row; the best one counts.
+      sampling: Hypotheses and steps of each run.
+      max_chains: Hypotheses in memory at a time.
+
+    Returns:
+      One dict per row. A training step counts as three forward passes, stochastic depth included.
+    """
+    config = {
+        "system": "ddhpose",
+        "skeleton": H36M_17.name,
+        "model": {"num_frames": frames, "width": width, "depth": depth, "dtype": dtype},
+        "process": {},
+        "loss": {},
+        "sampler": {"max_chains": max_chains},
+    }
+    flops = windows * window_flops(frames, H36M_17.num_joints, width, depth=depth, children=True)
+    tokens = windows * frames * H36M_17.num_joints
+    shapes = [(tokens, a * width, b * width) for a, b in ((1, 3), (1, 1), (1, 2), (2, 1))]
+    peak = MatmulPeak(shapes, dtype=jnp.dtype(dtype))
+    batch = _batch(windows, frames)
+    variables = jax.jit(make_system(config).init)(jax.random.key(0))
+    jobs: list[tuple[str, int, Callable[[], Any]]] = [
+        ("forward", 1, _forward(config, variables, batch)),
+        ("training step", 3, _training(config, batch)),
+    ]
+    for hypotheses, steps in sampling:
+        chosen = {**config, "sampler": {"num_steps": steps, "max_chains": max_chains}}
+        run = _sampling(chosen, variables, batch, hypotheses)
+        jobs.append((f"sampling H={hypotheses} W={steps}", 2 * hypotheses * steps, run))
+    return [_row(name, passes, flops, run, repeats, peak) for name, passes, run in jobs]
+
+
+def _row(
+    name: str,
+    passes: int,
+    flops: int,
+    run: Callable[[], Any],
+    repeats: int,
+    peak: MatmulPeak,
+) -> dict[str, Any]:
+    timing = time_call(run, repeats=repeats, peak=peak)
+    achieved = flops * passes / timing.best_s
+    return {
+        "run": name,
+        "seconds": timing.best_s,
+        "ms_per_forward": 1e3 * timing.best_s / passes,
+        "compile_s": timing.compile_s - timing.median_s,
+        "achieved_gflops": achieved / 1e9,
+        "peak_gflops": timing.peak_flops / 1e9,
+        "share_of_peak": achieved / timing.peak_flops,
+    }
+
+
+def _forward(config: dict[str, Any], variables: Any, batch: PoseBatch) -> Callable[[], Any]:
+    size = {**config["model"], "dtype": None}
+    if config["model"]["dtype"] == "bfloat16":
+        size["dtype"] = jnp.bfloat16
+    model = DDHPoseDenoiser(H36M_17, **size)
+    pose = jnp.asarray(batch.pose)
+    noisy = Bones(pose, pose[..., :1])
+    t = jnp.full(len(pose), 500)
+    return partial(jax.jit(model.apply), variables, jnp.asarray(batch.keypoints), noisy, t)
+
+
+def _training(config: dict[str, Any], batch: PoseBatch) -> Callable[[], Any]:
+    system, devices = make_system(config), jax.local_devices()[:1]
+    optimizer = make_optimizer({"name": "adamw", "learning_rate": 1e-4, "weight_decay": 0.1})
+    step = make_train_step(system, optimizer, seed=0, devices=devices)
+    # The step takes its state for itself, so each call goes on from the one before.
+    held = [replicate(create_state(jax.random.key(0), system, optimizer), devices)]
+    shard = shard_batch(batch, 1)
+
+    def run() -> Any:
+        held[0], metrics = step(held[0], shard)
+        return metrics
+
+    return run
+
+
+def _sampling(
+    config: dict[str, Any], variables: Any, batch: PoseBatch, hypotheses: int
+) -> Callable[[], Any]:
+    sample = partial(make_system(config).sample, num_hypotheses=hypotheses)
+    return partial(jax.jit(sample), jax.random.key(1), variables, batch)
+
+
+def _batch(windows: int, frames: int) -> PoseBatch:
+    """Windows of random poses; only their shapes matter here."""
+    rng = np.random.default_rng(0)
+    shape = (windows, frames, H36M_17.num_joints)
+    keypoints = rng.uniform(-1, 1, (*shape, 2)).astype(np.float32)
+    camera = default_camera((1000, 1000))
+    # PoseBatch is typed by what its leaves become on a device.
+    numbers: Any = np.arange(windows, dtype=np.int32)
+    return PoseBatch(
+        keypoints=keypoints,  # type: ignore[arg-type]
+        keypoints_px=500 * keypoints + 500,  # type: ignore[arg-type]
+        confidence=np.ones(shape, np.float32),  # type: ignore[arg-type]
+        mask=np.ones(shape[:2], np.float32),  # type: ignore[arg-type]
+        index=numbers,
+        subject=0 * numbers,
+        action=0 * numbers,
+        camera=jax.tree.map(lambda x: np.broadcast_to(x, (windows, *np.shape(x))), camera),
+        pose=rng.normal(0, 0.3, (*shape, 3)).astype(np.float32),  # type: ignore[arg-type]
+    )

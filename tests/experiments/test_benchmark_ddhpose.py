@@ -1,0 +1,21 @@
+"""The suite "ddhpose": rows that are consistent with each other; nothing depends on speed."""
+
+import numpy as np
+import pytest
+
+from experiments.benchmark_ddhpose import run_ddhpose
+from posediff_jax.evaluation.throughput import window_flops
+
+
+@pytest.mark.slow
+def test_rows_are_consistent():
+    rows = run_ddhpose(
+        width=16, frames=5, depth=2, windows=2, repeats=1, sampling=((3, 2),), max_chains=2
+    )
+    assert [r["run"] for r in rows] == ["forward", "training step", "sampling H=3 W=2"]
+    flops = 2 * window_flops(5, 17, 16, depth=2, children=True)
+    for row, passes in zip(rows, (1, 3, 2 * 3 * 2), strict=True):
+        achieved = flops * passes / row["seconds"] / 1e9
+        np.testing.assert_allclose(row["achieved_gflops"], achieved)
+        np.testing.assert_allclose(row["share_of_peak"], achieved / row["peak_gflops"])
+        np.testing.assert_allclose(row["ms_per_forward"] * passes, 1e3 * row["seconds"])

@@ -1,0 +1,70 @@
+"""Configs of MixSTE, D3DP and DDHPose: all variants build, the tiny ones train and are scored."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from experiments import evaluate, train
+from posediff_jax.systems import make_system
+from posediff_jax.training import make_optimizer
+from tests import fakes
+
+ROOT = Path(__file__).parents[2]
+SYSTEMS = ("mixste", "d3dp", "ddhpose")
+
+
+def module(name):
+    """Loads a config's file as the flag does: by its path."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"configs/{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def variants():
+    for system in SYSTEMS:
+        for data in ("cmu", "h36m"):
+            name = f"{system}_{data}"
+            yield from ((name, arg) for arg in ("", *module(name)._VARIANTS))
+
+
+@pytest.mark.parametrize(("name", "arg"), list(variants()))
+def test_every_variant_builds(name, arg):
+    config = module(name).get_config(arg)
+    make_system(config)
+    make_optimizer(config.optimizer, steps_per_epoch=10, num_steps=config.training.num_steps)
+    assert config.data.frames == config.model.num_frames
+    assert config.optimizer.weight_decay == 0.1
+
+
+def test_an_unknown_variant_is_named():
+    with pytest.raises(ValueError, match=r"config argument: expected some of .*got 'huge'"):
+        module("ddhpose_cmu").get_config("tiny,huge")
+
+
+def run(name, workdir, num_hypotheses, **data):
+    """Trains the tiny variant on other data, and scores it."""
+    config = module(name).get_config("tiny").unlock()
+    config.data.update(data)
+    state = train.run(config.lock(), workdir)
+    assert int(state.step) == config.training.num_steps
+    return evaluate.run(workdir, num_hypotheses=num_hypotheses, out=workdir / "figures.json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_tiny_trains_and_is_scored(system, tmp_path):
+    several = 1 if system == "mixste" else 3
+    motion = {"kind": "procedural", "train_clips": 14, "test_clips": 2, "heldout_every": 14}
+    summary = run(f"{system}_cmu", tmp_path, several, **motion)
+    assert summary["system"] == system
+    assert (tmp_path / "figures.json").exists()
+
+
+@pytest.mark.slow
+def test_tiny_on_files_of_human36m(tmp_path):
+    (tmp_path / "data").mkdir()
+    fakes.write_fake_human36m(tmp_path / "data")
+    summary = run("ddhpose_h36m", tmp_path / "run", 2, root=str(tmp_path / "data"))
+    assert summary["protocol"] == "test"

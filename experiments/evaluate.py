@@ -24,18 +24,6 @@ from posediff_jax.skeleton import get_skeleton
 from posediff_jax.systems import make_system
 from posediff_jax.training import load_variables, stream_key
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The run's folder.")
-_PROTOCOL = flags.DEFINE_string("protocol", "", "What is scored; see experiments/data.py.")
-_HYPOTHESES = flags.DEFINE_integer("num_hypotheses", 0, "0: as the config says.")
-_DATA = flags.DEFINE_string("data", "", "Folder of the data, if not where it was in training.")
-_STEP = flags.DEFINE_integer("step", None, "Which checkpoint; by default the best, else newest.")
-_WEIGHTS = flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Averaged or as trained.")
-_OUT = flags.DEFINE_string("out", "", "Where the JSON goes.")
-_ANCHORS = flags.DEFINE_string("anchors", "", "ZeDO: a file by experiments.anchors.")
-_OVERRIDE = flags.DEFINE_multi_string(
-    "sampler", [], "A sampler option to change, such as num_steps=10 or name=ddpm."
-)
-
 
 def run(
     checkpoint: str | Path,
@@ -114,19 +102,36 @@ def _title(summary: dict[str, Any]) -> str:
 def main(argv: list[str]) -> None:
     """Parses flags and runs."""
     start(argv)
+    given = flags.FLAGS
     run(
-        _CHECKPOINT.value,
-        protocol=_PROTOCOL.value,
-        num_hypotheses=_HYPOTHESES.value,
-        data=_DATA.value,
-        step=_STEP.value,
-        weights=_WEIGHTS.value,
-        sampler=parse_options(_OVERRIDE.value),
-        anchors=_ANCHORS.value,
-        out=_OUT.value,
+        given.checkpoint,
+        protocol=given.protocol,
+        num_hypotheses=given.num_hypotheses,
+        data=given.data,
+        step=given.step,
+        weights=given.weights,
+        sampler=parse_options(given.sampler),
+        anchors=given.anchors,
+        out=given.out,
     )
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Not on import: several scripts have flags of the same name."""
+    flags.DEFINE_string("checkpoint", None, "The run's folder.")
+    flags.DEFINE_string("protocol", "", "What is scored; see experiments/data.py.")
+    flags.DEFINE_integer("num_hypotheses", 0, "0: as the config says.")
+    flags.DEFINE_string("data", "", "Folder of the data, if not where it was in training.")
+    flags.DEFINE_integer("step", None, "Which checkpoint; by default the best, else newest.")
+    flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Averaged or as trained.")
+    flags.DEFINE_string("anchors", "", "ZeDO: a file by experiments.anchors.")
+    flags.DEFINE_string("out", "", "Where the JSON goes.")
+    flags.DEFINE_multi_string(
+        "sampler", [], "A sampler option to change, such as num_steps=10 or name=ddpm."
+    )
     flags.mark_flags_as_required(["checkpoint"])
+
+
+if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -33,10 +33,6 @@ from posediff_jax.training.loop import EvaluateFn
 from posediff_jax.types import Variables
 from posediff_jax.visualize import plot_curves
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and curves go.")
-_SECONDS = flags.DEFINE_float("max_seconds", None, "Stop, saved, after this time.")
-
 
 def run(config: ConfigDict, workdir: str | Path, max_seconds: float | None = None) -> TrainState:
     """Trains until `config.training.num_steps`, from the newest checkpoint if there is one.
@@ -121,9 +117,18 @@ def make_evaluate(config: ConfigDict, system: System, items: ScoredItems) -> Eva
 def main(argv: list[str]) -> None:
     """Parses flags and runs."""
     start(argv)
-    run(_CONFIG.value, _WORKDIR.value, _SECONDS.value)
+    given = flags.FLAGS
+    run(given.config, given.workdir, given.max_seconds)
+
+
+def define_flags() -> None:
+    """Not on import: several scripts have flags of the same name."""
+    config_flags.DEFINE_config_file("config", None, "The run's config.")
+    flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and curves go.")
+    flags.DEFINE_float("max_seconds", None, "Stop, saved, after this time.")
+    flags.mark_flags_as_required(["config", "workdir"])
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    define_flags()
     app.run(main)

@@ -79,10 +79,9 @@ def crps(hypotheses: Array, target: Array, *, axis: int = 1) -> Array:
     count = x.shape[0]
     if count == 1:
         return error
-    # Sum over pairs of |x_i - x_j|: after sorting, x_(k) is added k times, taken off count - 1 - k.
-    times = jnp.asarray(2 * np.arange(count) - count + 1, x.dtype)
-    pairs = jnp.tensordot(times, jnp.sort(x, axis=0), axes=1)
-    return error - pairs / (count * (count - 1))
+    # Half the mean of |x_i - x_j| over pairs: x_(k) is added k times, taken off count - 1 - k.
+    times = (2 * np.arange(count) - count + 1) / (count * (count - 1))
+    return error - jnp.tensordot(times.astype(x.dtype), jnp.sort(x, axis=0), axes=1)
 
 
 def energy_score(hypotheses: Array, target: Array, *, axis: int = 1) -> Array:
@@ -109,7 +108,7 @@ def energy_score(hypotheses: Array, target: Array, *, axis: int = 1) -> Array:
         return error
     # One hypothesis against all at a time: memory grows with H, not with its square.
     to_all = jax.lax.map(lambda one: jnp.sum(safe_norm(x - one), axis=0), x)
-    return error - jnp.sum(to_all, axis=0) / (2 * count * (count - 1))
+    return error - jnp.sum(to_all, axis=0) / (2.0 * count * (count - 1))
 
 
 def _check(hypotheses: Array, target: Array, axis: int) -> None:

@@ -1,0 +1,144 @@
+"""Scored frames: rules, metrics and velocity against NumPy, whatever the batches."""
+
+import numpy as np
+import pytest
+
+from posediff_jax.camera import intrinsics_vector
+from posediff_jax.data import ScoredViews, procedural_motion, scored_items, virtual_views
+from posediff_jax.evaluation import metrics
+from posediff_jax.evaluation.hypotheses import RULES, score_items
+from posediff_jax.evaluation.protocols import diffupose_official
+from posediff_jax.skeleton import H36M_17
+
+VIEWS = virtual_views(1, procedural_motion(1, num_clips=3, frames=6), H36M_17)
+COUNT = 4
+
+
+def scored(step):
+    flags = tuple(np.arange(s.num_frames) % step == 0 for s in VIEWS.sequences)
+    return ScoredViews(VIEWS, flags)
+
+
+def hypotheses_of(poses):
+    """Truth plus noise that depends on the pose alone, `(B, H, F, J, 3)`."""
+    poses = np.asarray(poses)[:, None]
+    waves = np.sin(1e3 * poses * np.arange(1, COUNT + 1).reshape(1, -1, 1, 1, 1))
+    return (poses + 0.02 * waves).astype(np.float32)
+
+
+def run(step=1, length=1, batch_size=4, **options):
+    items = scored_items(scored(step), length=length)
+    sampled = (hypotheses_of(batch.pose) for batch, _ in items.batches(batch_size))
+    return score_items(items, sampled, batch_size=batch_size, **options)
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return run()
+
+
+TRUTH = np.concatenate([s.pose for s in VIEWS.sequences])
+SAMPLES = hypotheses_of(TRUTH[:, None])[:, :, 0]
+ERRORS = np.linalg.norm(SAMPLES - TRUTH[:, None], axis=-1).mean(axis=-1)
+
+
+def test_places(scores):
+    assert scores.sequence.tolist() == [0] * 6 + [1] * 6 + [2] * 6
+    assert scores.frame.tolist() == [*range(6)] * 3
+    legend = {name: i for i, name in enumerate(VIEWS.actions)}
+    expected = np.repeat([legend[s.action] for s in VIEWS.sequences], 6)
+    np.testing.assert_array_equal(scores.action, expected)
+    assert scores.num_hypotheses == COUNT
+
+
+def test_rules(scores):
+    mpjpe = {rule: values["mpjpe"] for rule, values in scores.values.items()}
+    assert set(mpjpe) == set(RULES)
+    np.testing.assert_allclose(mpjpe["first"], ERRORS[:, 0], atol=1e-6)
+    mean = np.linalg.norm(SAMPLES.mean(axis=1) - TRUTH, axis=-1).mean(axis=-1)
+    np.testing.assert_allclose(mpjpe["mean"], mean, atol=1e-6)
+    np.testing.assert_allclose(mpjpe["p_best"], ERRORS.min(axis=1), atol=1e-6)
+    distances = np.linalg.norm(SAMPLES[:, :, None] - SAMPLES[:, None], axis=-1).mean(axis=-1)
+    medoid = distances.sum(axis=2).argmin(axis=1)
+    np.testing.assert_allclose(mpjpe["medoid"], ERRORS[np.arange(18), medoid], atol=1e-6)
+
+
+def test_the_oracle_of_each_metric_has_its_own_best(scores):
+    aligned = np.asarray(metrics.p_mpjpe(SAMPLES, TRUTH[:, None]))
+    np.testing.assert_allclose(scores.values["p_best"]["p_mpjpe"], aligned.min(axis=1), atol=1e-6)
+    share = np.asarray(metrics.auc(SAMPLES, TRUTH[:, None]))
+    np.testing.assert_allclose(scores.values["p_best"]["auc"], share.max(axis=1), atol=1e-6)
+
+
+def test_velocity_needs_the_frame_before(scores):
+    velocity = scores.values["mean"]["mpjve"]
+    assert np.flatnonzero(np.isnan(velocity)).tolist() == [0, 6, 12]
+    error = np.diff(SAMPLES.mean(axis=1) - TRUTH, axis=0)
+    expected = np.linalg.norm(error, axis=-1).mean(axis=-1)
+    known = ~np.isnan(velocity)
+    np.testing.assert_allclose(velocity[known], expected[known[1:]], atol=1e-6)
+    assert np.isnan(run(step=2).values["mean"]["mpjve"]).all()
+
+
+@pytest.mark.parametrize(("length", "batch_size"), [(1, 18), (1, 5), (4, 2), (6, 3)])
+def test_windows_and_batches_do_not_matter(scores, length, batch_size):
+    other = run(length=length, batch_size=batch_size)
+    for rule, values in scores.values.items():
+        for name, value in values.items():
+            np.testing.assert_allclose(other.values[rule][name], value, atol=1e-5, err_msg=name)
+    for field in ("spread", "crps", "energy", "rank_counts", "sequence", "frame", "action"):
+        np.testing.assert_allclose(getattr(other, field), getattr(scores, field), atol=1e-6)
+
+
+def test_calibration_leaves_the_root_out(scores):
+    assert scores.rank_counts.sum() == 18 * 16 * 3
+    below = (SAMPLES[..., 1:, :] < TRUTH[:, None, 1:]).sum(axis=1)
+    np.testing.assert_array_equal(scores.rank_counts, np.bincount(below.ravel(), minlength=5))
+    figures = scores.calibration()
+    assert figures["spread"] == pytest.approx(
+        np.sqrt(SAMPLES.var(axis=1).sum(axis=-1)).mean(), rel=1e-4
+    )
+    assert -1 <= figures["spread_error_correlation"] <= 1
+
+
+def test_spread_that_follows_the_error_is_seen():
+    items = scored_items(scored(1))
+    rng = np.random.default_rng(0)
+
+    def draw(pose):
+        size = rng.uniform(0.001, 0.2, (len(pose), 1, 1, 1, 1))
+        return pose[:, None] + size * rng.normal(size=(len(pose), 5, *pose.shape[1:]))
+
+    sampled = (draw(np.asarray(b.pose)).astype(np.float32) for b, _ in items.batches(4))
+    found = score_items(items, sampled, batch_size=4).calibration()
+    assert found["spread_error_correlation"] > 0.9
+
+
+def test_equal_hypotheses_have_no_correlation():
+    items = scored_items(scored(1))
+    sampled = (np.repeat(np.asarray(b.pose)[:, None] * 0.9, 2, axis=1) for b, _ in items.batches(4))
+    found = score_items(items, sampled, batch_size=4).calibration()
+    assert np.isnan(found["spread_error_correlation"])
+
+
+def test_official_uses_the_depth_of_the_root():
+    scores = run(official=True)
+    sequence = VIEWS.sequences[0]
+    size = sequence.camera.image_size
+    poses = diffupose_official(
+        SAMPLES[:6].mean(axis=1),
+        2 * sequence.keypoints_px / size[0] - size / size[0],
+        sequence.root[:, 2],
+        np.broadcast_to(intrinsics_vector(sequence.camera), (6, 9)),
+    )
+    expected = np.linalg.norm(np.asarray(poses) - TRUTH[:6], axis=-1).mean(axis=-1)
+    np.testing.assert_allclose(scores.values["mean"]["mpjpe"][:6], expected, atol=1e-4)
+
+
+def test_errors():
+    items = scored_items(scored(1))
+    with pytest.raises(ValueError, match="sampled: expected one array for each batch, got 0"):
+        score_items(items, [], batch_size=4)
+    hidden = items._replace(table=items.table.__class__(**{**vars(items.table), "pose": None}))
+    with pytest.raises(ValueError, match="items: expected sequences whose pose"):
+        score_items(hidden, [], batch_size=4)

@@ -1,0 +1,87 @@
+"""Tables: averages of the papers, units, and what each figure needed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from posediff_jax.evaluation.hypotheses import FrameScores
+from posediff_jax.evaluation.tables import METRICS, print_summary, summarise
+
+ACTIONS = ("Sitting", "SittingDown", "Directions")
+
+
+def make_scores(**values):
+    """Five frames: two of Sitting, two of SittingDown, one of Directions."""
+    base = {"mpjpe": [0.1, 0.3, 0.5, 0.5, 0.9], "mpjve": [np.nan, 0.1, np.nan, 0.3, np.nan]}
+    fields = {name: np.asarray((base | values).get(name, [0.5] * 5)) for name in METRICS}
+    return FrameScores(
+        values={"mean": fields, "p_best": fields},
+        spread=np.array([0.1, 0.2, 0.3, 0.4, 0.5]),
+        crps=np.full(5, 0.05),
+        energy=np.full(5, 0.07),
+        rank_counts=np.array([1, 1, 2]),
+        sequence=np.zeros(5, np.int64),
+        frame=np.arange(5),
+        subject=np.array([0, 1, 0, 1, 1]),
+        action=np.array([0, 0, 1, 1, 2]),
+    )
+
+
+def summary(by_subject=False, **values):
+    return summarise(
+        make_scores(**values), actions=ACTIONS, subjects=("S9", "S11"), by_subject=by_subject
+    )
+
+
+def test_actions_weigh_alike_and_frames_too_by_their_name():
+    figures = summary()["rules"]["mean"]["mpjpe"]
+    # In the order of the papers' columns.
+    assert list(figures["groups"]) == ["Directions", "Sitting", "SittingDown"]
+    assert list(figures["groups"].values()) == pytest.approx([900, 200, 500])
+    assert figures["mean"] == pytest.approx(1600 / 3)
+    assert figures["frames"] == pytest.approx(460)
+
+
+def test_shares_are_percent():
+    assert summary()["rules"]["mean"]["pck"]["mean"] == pytest.approx(50)
+    assert summary()["units"]["rules"]["pck"] == "percent"
+
+
+def test_groups_by_subject():
+    groups = summary(by_subject=True)["rules"]["mean"]["mpjpe"]["groups"]
+    assert groups == pytest.approx(
+        {
+            "Sitting S9": 100,
+            "Sitting S11": 300,
+            "SittingDown S9": 500,
+            "SittingDown S11": 500,
+            "Directions S11": 900,
+        }
+    )
+
+
+def test_frames_without_a_velocity_are_left_out():
+    figures = summary()["rules"]["mean"]["mpjve"]
+    assert figures["groups"] == pytest.approx({"Sitting": 100, "SittingDown": 300})
+    assert figures["frames"] == pytest.approx(200)
+    none = summary(mpjve=[np.nan] * 5)["rules"]["mean"]["mpjve"]
+    assert none == {"groups": {}, "mean": None, "frames": None}
+
+
+def test_the_summary_is_json_and_says_what_was_needed():
+    found = json.loads(json.dumps(summary(mpjve=[np.nan] * 5), allow_nan=False))
+    assert found["needs"]["rules"] == {"mean": [], "p_best": ["ground truth"]}
+    assert "ground-truth rotation, scale and position" in found["needs"]["metrics"]["p_mpjpe"]
+    assert found["calibration"]["crps"] == pytest.approx(50)
+    assert (found["num_hypotheses"], found["num_frames"]) == (2, 5)
+
+
+def test_the_tables_mark_oracles(capsys):
+    print_summary(summary(), title="a method")
+    text = capsys.readouterr().out
+    assert "p_best (ORACLE: ground truth)" in text
+    assert all(name in text for name in ("Dir.", "Sit", "SitD.", "a method: P-MPJPE (mm)"))
+    assert "calibration of 2 hypotheses" in text
+    assert "533.3" in text
+    assert "460.0" in text

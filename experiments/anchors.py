@@ -128,11 +128,16 @@ def main(argv: list[str]) -> None:
     print(f"poses that each stands for: {anchors.counts.tolist()}")
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Not on import: several scripts have flags of the same name."""
     config_flags.DEFINE_config_file("config", None, "Says which poses to take.")
     flags.DEFINE_string("output", None, "The npz to write.")
     flags.DEFINE_integer("num", 50, "S, the number of anchors.")
     flags.DEFINE_enum("pick", "member", PICKS, "What stands for a cluster.")
     flags.DEFINE_integer("most", 20000, "Poses used; more are thinned out evenly.")
     flags.mark_flags_as_required(["config", "output"])
+
+
+if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -81,10 +81,15 @@ def main(argv: list[str]) -> None:
     run(values.checkpoint, num=values.num, weights=values.weights, data=values.data)
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Not on import: several scripts have flags of the same name."""
     flags.DEFINE_string("checkpoint", None, "The run's folder.")
     flags.DEFINE_integer("num", 1024, "Poses to generate.")
     flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Averaged or as trained.")
     flags.DEFINE_string("data", "", "Folder of the data, if not where it was in training.")
     flags.mark_flags_as_required(["checkpoint"])
+
+
+if __name__ == "__main__":
+    define_flags()
     app.run(main)

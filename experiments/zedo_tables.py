@@ -248,7 +248,8 @@ def main(argv: list[str]) -> None:
         write_json(values.json, {"title": title, "rows": rows})
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Not on import: several scripts have flags of the same name."""
     flags.DEFINE_enum("table", None, list(TABLES), "Which table.")
     flags.DEFINE_list("priors", None, "Folders of trained priors.")
     flags.DEFINE_string("data", "", "Folder of the data, if not where it was in training.")
@@ -260,4 +261,8 @@ if __name__ == "__main__":
     flags.DEFINE_multi_string("sampler", [], "A sampler option to change, as name=value.")
     flags.DEFINE_string("json", "", "Also write the rows to this file.")
     flags.mark_flags_as_required(["table", "priors"])
+
+
+if __name__ == "__main__":
+    define_flags()
     app.run(main)

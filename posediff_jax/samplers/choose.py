@@ -1,8 +1,9 @@
 """One of many hypotheses, without ground truth: rules that return the pose and its index.
 
 The medoid is in `samplers.aggregate`; rules that use ground truth are in `evaluation.oracle`. A
-hypothesis without an answer (NaN) is never chosen unless all are. Whether a rule ranks anything is
-for a table to say: poses that were put on their viewing rays hardly differ in reprojection error.
+hypothesis without an answer (NaN) is never chosen unless all are. How well a rule ranks is for a
+table to say (`experiments.zedo_tables --table=choice`): ZeDO's poses are put on their rays in each
+iteration, but the denoising after it moves them off again, further where prior and rays disagree.
 """
 
 from collections.abc import Callable, Mapping

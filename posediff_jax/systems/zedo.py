@@ -120,26 +120,30 @@ def make_generator(config: Mapping[str, Any]) -> GenerateFn:
     return generate
 
 
-def make_energy(config: Mapping[str, Any], *, num_times: int = 8) -> EnergyFn:
+def make_energy(
+    config: Mapping[str, Any], *, num_times: int = 8, t_range: tuple[float, float] = (0.1, 0.3)
+) -> EnergyFn:
     """A score to choose hypotheses by: `(key, variables, poses) -> energies`.
 
-    `poses` is any `(..., J, 3)`, the result `(...)`: `samplers.choose.denoising_energy` at times of
-    `sampler.t_range`, in two network calls each.
+    `poses` is any `(..., J, 3)`, the result `(...)`: `samplers.choose.denoising_energy` in two
+    network calls for each time.
 
     Args:
       config: As for `from_config`.
       num_times: K.
+      t_range: First and last time, as shares of the process. Later ones than in the loop, which
+        has denoised at its own already.
 
     Raises:
-      ValueError: As `from_config`; or `num_times` is below 1.
+      ValueError: As `from_config`; or `num_times` or `t_range` is out of range.
       TypeError: Likewise.
     """
     skeleton, model, prior, _ = _read_prior(config)
-    options = read_options(SamplerOptions, config["sampler"], where="sampler")
-    check_sampler(options)
     if num_times < 1:
         raise ValueError(f"num_times: expected at least 1, got {num_times}")
-    times = prior.times(options.t_range, num_times)
+    if not all(0 < t <= 1 for t in t_range):
+        raise ValueError(f"t_range: expected two times in (0, 1], got {t_range}")
+    times = prior.times(t_range, num_times)
 
     def energy(key: Array, variables: Variables, poses: Array) -> Array:
         check_joints(poses, skeleton, channels=3, name="poses")

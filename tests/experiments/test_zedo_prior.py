@@ -1,7 +1,6 @@
 """ZeDO's prior in miniature: trained by the shared loop, resumed, sampled from, lifted with."""
 
 import functools
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 import posediff_jax
+from configs.zedo_prior_synthetic import get_config
 from experiments import plausibility
 from experiments.data import load_test, load_training
 from posediff_jax.calibration import make_camera
@@ -22,16 +22,7 @@ from posediff_jax.training import eval_variables, load_variables, make_ema, make
 ROOT = Path(__file__).parents[2]
 
 
-def get_config(arg="tiny"):
-    """Loads the config as the flag does: by its path."""
-    path = ROOT / "configs/zedo_prior_synthetic.py"
-    spec = importlib.util.spec_from_file_location("zedo_prior_config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(arg)
-
-
-CONFIG = get_config()
+CONFIG = get_config("tiny")
 
 
 @functools.cache

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from configs.zedo_prior_synthetic import get_config
 from experiments import zedo_tables
 from experiments.data import load_training
 from experiments.zedo_lifting import Prior, least_errors, lift, load_frames, truth
 from posediff_jax.systems import make_system
-from tests.experiments.test_zedo_prior import get_config
 
 OPTIONS = {"fit_iterations": 3, "num_iterations": 3}
 

@@ -338,6 +338,8 @@ class TestGeneratedAndRanked:
         np.testing.assert_allclose(values, 1, atol=0.1)
         with pytest.raises(ValueError, match="num_times: expected at least 1, got 0"):
             make_energy(make_config(), num_times=0)
+        with pytest.raises(ValueError, match=r"t_range: expected two times in \(0, 1\]"):
+            make_energy(make_config(), t_range=(0.0, 0.1))
 
 
 class TestBadInput:

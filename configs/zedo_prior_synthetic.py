@@ -59,8 +59,8 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.training = ConfigDict(
         {
-            "batch_size": 512,
-            "num_steps": 20_000,
+            "batch_size": 256,
+            "num_steps": 30_000,
             "log_every": 100,
             "save_every": 1000,
             "eval_every": 0,

@@ -2,6 +2,7 @@
 
 python -m experiments.benchmark --suite=diffupose [--width=384] [--dtype=float32] [--json=FILE]
 python -m experiments.benchmark --suite=ddhpose [--width=512] [--windows=1] [--dtype=float32]
+python -m experiments.benchmark --suite=zedo [--width=1024] [--iterations=20]
 """
 
 import json
@@ -15,9 +16,16 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.benchmark_ddhpose import run_ddhpose
+from experiments.benchmark_zedo import run_zedo
 from experiments.common import start
 from posediff_jax.denoisers.diffupose import DiffuPoseGCN
-from posediff_jax.evaluation.throughput import MatmulPeak, diffupose_flops, time_call, window_flops
+from posediff_jax.evaluation.throughput import (
+    MatmulPeak,
+    diffupose_flops,
+    score_mlp_flops,
+    time_call,
+    window_flops,
+)
 from posediff_jax.process.schedules import cosine_schedule
 from posediff_jax.samplers.aggregate import mean_pose
 from posediff_jax.samplers.hypotheses import fan_out
@@ -29,11 +37,12 @@ from posediff_jax.types import Array, Variables
 NUM_TIMESTEPS = 100
 TABLE_VI = (("ddim", 2), ("ddim", 5), ("ddim", 10), ("ddim", 20), ("ddpm", NUM_TIMESTEPS))
 
-_SUITE = flags.DEFINE_enum("suite", "diffupose", ["diffupose", "ddhpose"], "What to time.")
+_SUITE = flags.DEFINE_enum("suite", "diffupose", ["diffupose", "ddhpose", "zedo"], "What to time.")
 _WIDTH = flags.DEFINE_integer("width", 0, "Width of the network; 0 for the published one.")
 _CHAINS = flags.DEFINE_integer("chains", 256, "Chains in one call: poses times hypotheses.")
 _WINDOWS = flags.DEFINE_integer("windows", 1, "DDHPose: windows of 243 frames in one call.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute type.")
+_ITERATIONS = flags.DEFINE_integer("iterations", 20, "ZeDO: iterations of the timed loop.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed calls of each row.")
 _JSON = flags.DEFINE_string("json", "", "Also write the rows to this file.")
 
@@ -125,15 +134,20 @@ def main(argv: list[str]) -> None:
     """Runs the suite that the flags name."""
     start(argv)
     dtype, repeats = _DTYPE.value, _REPEATS.value
+    unit = "pose"
     if _SUITE.value == "ddhpose":
         width = _WIDTH.value or 512
         rows = run_ddhpose(width=width, windows=_WINDOWS.value, dtype=dtype, repeats=repeats)
         title, flops = "DDHPose", window_flops(243, 17, width, children=True)
         unit = "window of 243 frames"
+    elif _SUITE.value == "zedo":
+        width = _WIDTH.value or 1024
+        rows = run_zedo(width=width, iterations=_ITERATIONS.value, dtype=dtype, repeats=repeats)
+        title, flops = "ZeDO's loop", score_mlp_flops(17, width)
     else:
         width = _WIDTH.value or 384
         rows = run_diffupose(width=width, chains=_CHAINS.value, dtype=dtype, repeats=repeats)
-        title, flops, unit = "DiffuPose", diffupose_flops(H36M_16.num_joints, width), "pose"
+        title, flops = "DiffuPose", diffupose_flops(H36M_16.num_joints, width)
     device = jax.devices()[0].device_kind
     print_rows(
         rows,

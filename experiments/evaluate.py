@@ -6,6 +6,7 @@ python -m experiments.evaluate --checkpoint=runs/diffupose_cmu [--protocol=cmu17
 Writes the figures beside the checkpoints as `evaluation_<protocol>.json`, or to --out.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,14 @@ from rich.progress import track
 
 from experiments.common import parse_options, start, write_json
 from experiments.data import PROTOCOLS, load_test
+from posediff_jax.data import read_anchors
 from posediff_jax.evaluation.hypotheses import score_items
 from posediff_jax.evaluation.protocols import NEEDS
 from posediff_jax.evaluation.tables import print_summary, summarise
 from posediff_jax.inference import make_sampler
+from posediff_jax.skeleton import get_skeleton
 from posediff_jax.systems import make_system
 from posediff_jax.training import load_variables, stream_key
-
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The run's folder.")
-_PROTOCOL = flags.DEFINE_string("protocol", "", "What is scored; see experiments/data.py.")
-_HYPOTHESES = flags.DEFINE_integer("num_hypotheses", 0, "0: as the config says.")
-_DATA = flags.DEFINE_string("data", "", "Folder of the data, if not where it was in training.")
-_STEP = flags.DEFINE_integer("step", None, "Which checkpoint; by default the best, else newest.")
-_WEIGHTS = flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Averaged or as trained.")
-_OUT = flags.DEFINE_string("out", "", "Where the JSON goes.")
-_OVERRIDE = flags.DEFINE_multi_string(
-    "sampler", [], "A sampler option to change, such as num_steps=10 or name=ddpm."
-)
 
 
 def run(
@@ -43,6 +35,7 @@ def run(
     step: int | None = None,
     weights: str = "auto",
     sampler: dict[str, Any] | None = None,
+    anchors: str | Path = "",
     out: str | Path = "",
 ) -> dict[str, Any]:
     """Samples hypotheses for every scored frame, prints the tables, writes the JSON.
@@ -55,6 +48,7 @@ def run(
       step: Which checkpoint.
       weights: "auto", "ema" or "raw", see `load_variables`.
       sampler: Fields of the section `sampler` to change.
+      anchors: File of the anchors that "zedo" starts from.
       out: The JSON file; by default beside the checkpoints.
 
     Returns:
@@ -66,14 +60,20 @@ def run(
         config.data.root = data
     config.sampler.update(sampler or {})
     num_hypotheses = num_hypotheses or config.evaluation.num_hypotheses
-    system = make_system(config)
+    skeleton = get_skeleton(config.skeleton)
+    frozen = read_anchors(anchors, skeleton).frozen() if anchors else None
+    system = make_system(config, frozen)
     items = load_test(config, protocol)
     protocol = protocol or PROTOCOLS[config.data.kind][0]
     size = config.evaluation.batch_size
     draw = make_sampler(system, variables, num_hypotheses=num_hypotheses)
     key = stream_key(config.seed, "eval")
-    batches = [batch for batch, _ in items.batches(size)]
-    sampled = (draw(key, b).samples for b in track(batches, f"sampling H = {num_hypotheses}"))
+    batches = track(
+        items.batches(size),
+        f"sampling H = {num_hypotheses}",
+        total=math.ceil(len(items.items) / size),
+    )
+    sampled = (draw(key, batch).samples for batch, _ in batches)
     official = protocol == "diffupose_official"
     scores = score_items(items, sampled, batch_size=size, official=official)
     summary = {
@@ -107,18 +107,36 @@ def _title(summary: dict[str, Any]) -> str:
 def main(argv: list[str]) -> None:
     """Parses flags and runs."""
     start(argv)
+    given = flags.FLAGS
     run(
-        _CHECKPOINT.value,
-        protocol=_PROTOCOL.value,
-        num_hypotheses=_HYPOTHESES.value,
-        data=_DATA.value,
-        step=_STEP.value,
-        weights=_WEIGHTS.value,
-        sampler=parse_options(_OVERRIDE.value),
-        out=_OUT.value,
+        given.checkpoint,
+        protocol=given.protocol,
+        num_hypotheses=given.num_hypotheses,
+        data=given.data,
+        step=given.step,
+        weights=given.weights,
+        sampler=parse_options(given.sampler),
+        anchors=given.anchors,
+        out=given.out,
     )
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Not on import: several scripts have flags of the same name."""
+    flags.DEFINE_string("checkpoint", None, "The run's folder.")
+    flags.DEFINE_string("protocol", "", "What is scored; see experiments/data.py.")
+    flags.DEFINE_integer("num_hypotheses", 0, "0: as the config says.")
+    flags.DEFINE_string("data", "", "Folder of the data, if not where it was in training.")
+    flags.DEFINE_integer("step", None, "Which checkpoint; by default the best, else newest.")
+    flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Averaged or as trained.")
+    flags.DEFINE_string("anchors", "", "ZeDO: a file by experiments.anchors.")
+    flags.DEFINE_string("out", "", "Where the JSON goes.")
+    flags.DEFINE_multi_string(
+        "sampler", [], "A sampler option to change, such as num_steps=10 or name=ddpm."
+    )
     flags.mark_flags_as_required(["checkpoint"])
+
+
+if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -24,12 +24,6 @@ from posediff_jax.data.npz import write_npz
 FPS = 60.0
 VAL_TRIALS = ("02_10", "03_02")
 
-_SOURCE = flags.DEFINE_string("source", None, "Folder with ASF and AMC files.", required=True)
-_OUT = flags.DEFINE_string("out", None, "Folder that gets train.npz and val.npz.", required=True)
-_VAL = flags.DEFINE_list("val", list(VAL_TRIALS), "Subjects and trials that go to val.npz.")
-_AT_60 = flags.DEFINE_list("at_60", [], "Subjects and trials recorded at 60, not 120, per second.")
-_SKIP = flags.DEFINE_bool("skip_broken", False, "Leave out broken files instead of stopping.")
-
 
 def run(
     source: str | Path,
@@ -122,17 +116,28 @@ def _check_names(option: str, names: Sequence[str], trials: Sequence[tuple[Path,
 def main(argv: list[str]) -> None:
     """Writes the splits and says what is in them."""
     start(argv)
+    given = flags.FLAGS
     counts, broken = run(
-        _SOURCE.value,
-        _OUT.value,
-        val=_VAL.value,
-        at_60=_AT_60.value,
-        skip_broken=_SKIP.value,
+        given.source,
+        given.out,
+        val=given.val,
+        at_60=given.at_60,
+        skip_broken=given.skip_broken,
     )
     for error in broken:
         print(f"left out: {error}")
-    print(f"{counts['train']} training and {counts['val']} validation clips in {_OUT.value}")
+    print(f"{counts['train']} training and {counts['val']} validation clips in {given.out}")
+
+
+def define_flags() -> None:
+    """Not on import: several scripts have flags of the same name."""
+    flags.DEFINE_string("source", None, "Folder with ASF and AMC files.", required=True)
+    flags.DEFINE_string("out", None, "Folder that gets train.npz and val.npz.", required=True)
+    flags.DEFINE_list("val", list(VAL_TRIALS), "Subjects and trials that go to val.npz.")
+    flags.DEFINE_list("at_60", [], "Subjects and trials recorded at 60, not 120, per second.")
+    flags.DEFINE_bool("skip_broken", False, "Leave out broken files instead of stopping.")
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -17,7 +17,8 @@ from experiments.common import start, write_json
 from experiments.data import load_training
 from posediff_jax.data import ScoredItems, endless_batches, num_batches
 from posediff_jax.evaluation.hypotheses import score_items
-from posediff_jax.inference import make_sampler
+from posediff_jax.inference import map_sampler
+from posediff_jax.parallel import replicate
 from posediff_jax.skeleton import get_skeleton
 from posediff_jax.systems import System, make_system
 from posediff_jax.training import (
@@ -32,10 +33,6 @@ from posediff_jax.training import (
 from posediff_jax.training.loop import EvaluateFn
 from posediff_jax.types import Variables
 from posediff_jax.visualize import plot_curves
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and curves go.")
-_SECONDS = flags.DEFINE_float("max_seconds", None, "Stop, saved, after this time.")
 
 
 def run(config: ConfigDict, workdir: str | Path, max_seconds: float | None = None) -> TrainState:
@@ -101,12 +98,13 @@ def make_evaluate(config: ConfigDict, system: System, items: ScoredItems) -> Eva
       items: Held-out frames.
     """
     options = config.evaluation
+    draw = map_sampler(system, num_hypotheses=options.train_hypotheses)
+    key = stream_key(config.seed, "eval")
 
     def evaluate(variables: Variables) -> dict[str, float]:
-        sampler = make_sampler(system, variables, num_hypotheses=options.train_hypotheses)
-        key = stream_key(config.seed, "eval")
+        placed = replicate(dict(variables))
         batches = items.batches(options.batch_size)
-        sampled = (sampler(key, batch).samples for batch, _ in batches)
+        sampled = (draw(key, placed, batch).samples for batch, _ in batches)
         scores = score_items(items, sampled, batch_size=options.batch_size)
         mean = scores.values["mean"]
         return {
@@ -121,9 +119,18 @@ def make_evaluate(config: ConfigDict, system: System, items: ScoredItems) -> Eva
 def main(argv: list[str]) -> None:
     """Parses flags and runs."""
     start(argv)
-    run(_CONFIG.value, _WORKDIR.value, _SECONDS.value)
+    given = flags.FLAGS
+    run(given.config, given.workdir, given.max_seconds)
+
+
+def define_flags() -> None:
+    """Not on import: several scripts have flags of the same name."""
+    config_flags.DEFINE_config_file("config", None, "The run's config.")
+    flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and curves go.")
+    flags.DEFINE_float("max_seconds", None, "Stop, saved, after this time.")
+    flags.mark_flags_as_required(["config", "workdir"])
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    define_flags()
     app.run(main)

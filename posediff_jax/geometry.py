@@ -51,7 +51,7 @@ def check_pose_pair(
     names: tuple[str, str] = ("predicted", "target"),
     weights: Any = None,
 ) -> None:
-    """Checks that two arrays are `(..., J, 3)` with the same J, and weights `(..., J)` if given.
+    """Checks that two arrays are `(..., J, 3)` that broadcast, and weights `(..., J)` if given.
 
     Raises:
       ValueError: They are not; the message names the arguments.
@@ -61,6 +61,12 @@ def check_pose_pair(
     a, b = np.shape(first), np.shape(second)
     if len(a) < 2 or len(b) < 2 or a[-2] != b[-2]:
         raise ValueError(f"{names[0]}, {names[1]}: expected the same (..., J, 3), got {a} and {b}")
+    try:
+        np.broadcast_shapes(a, b)
+    except ValueError:
+        raise ValueError(
+            f"{names[0]}, {names[1]}: expected leading axes that broadcast, got {a} and {b}"
+        ) from None
     if weights is not None and np.shape(weights)[-1:] != a[-2:-1]:
         raise ValueError(f"weights: expected (..., {a[-2]}), got shape {np.shape(weights)}")
 

@@ -12,6 +12,7 @@ from posediff_jax.systems.base import System
 from posediff_jax.types import PoseBatch, SampleResult, Variables
 
 SampleBatch = Callable[[jax.Array, PoseBatch], SampleResult]
+SampleWith = Callable[[jax.Array, Variables, PoseBatch], SampleResult]
 
 
 def make_sampler(
@@ -38,19 +39,48 @@ def make_sampler(
       `(key, batch) -> SampleResult` with NumPy arrays on the host, `(B, H, F, J, 3)`. It raises
       a ValueError for an empty batch and for keypoints that are not finite in an unmasked frame.
     """
+    sample_with = map_sampler(
+        system,
+        num_hypotheses=num_hypotheses,
+        devices=devices,
+        return_trajectory=return_trajectory,
+    )
+    placed = replicate(dict(variables), devices)
+    return lambda key, batch: sample_with(key, placed, batch)
+
+
+def map_sampler(
+    system: System,
+    *,
+    num_hypotheses: int,
+    devices: Sequence[jax.Device] | None = None,
+    return_trajectory: bool = False,
+) -> SampleWith:
+    """`make_sampler` for weights that change, such as those of a training run: compiled once.
+
+    Args:
+      system: The system to sample from.
+      num_hypotheses: H.
+      devices: Devices to use, those of this process; None for all.
+      return_trajectory: Also return the state after each step.
+
+    Returns:
+      `(key, variables, batch) -> SampleResult`, see `make_sampler`; `variables` best placed by
+      `parallel.replicate`.
+    """
     devices = local_devices(devices)
     sample = partial(
         system.sample, num_hypotheses=num_hypotheses, return_trajectory=return_trajectory
     )
     mapped = jax.pmap(sample, axis_name=AXIS, in_axes=(None, None, 0), devices=devices)
-    variables = replicate(dict(variables), devices)
 
-    def sample_batch(key: jax.Array, batch: PoseBatch) -> SampleResult:
+    def sample_with(key: jax.Array, variables: Variables, batch: PoseBatch) -> SampleResult:
         _check_values(batch)
-        result = mapped(key, variables, shard_batch(_padded(batch, len(devices)), len(devices)))
-        return jax.tree.map(lambda x: _gather(x, batch.num_items), jax.device_get(result))
+        shards = shard_batch(_padded(batch, len(devices)), len(devices))
+        result = jax.device_get(mapped(key, variables, shards))
+        return jax.tree.map(lambda x: _gather(x, batch.num_items), result)
 
-    return sample_batch
+    return sample_with
 
 
 def sample_all(

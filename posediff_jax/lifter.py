@@ -18,7 +18,7 @@ from posediff_jax.inference import SampleBatch, make_sampler
 from posediff_jax.samplers.aggregate import joint_spread, mean_pose
 from posediff_jax.skeleton import Skeleton, check_joints, get_skeleton, joint_map
 from posediff_jax.systems import make_system
-from posediff_jax.types import Camera, PoseBatch
+from posediff_jax.types import Camera, PoseBatch, Variables
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,13 +45,22 @@ class Lifted:
 
 
 class Lifter:
-    """Weights bound once to devices; called with keypoints. Made by `load`."""
+    """Weights bound once to devices; called with keypoints. Made by `load`.
+
+    Attributes:
+      config: The full config of the run.
+      system: The system that the config names.
+      variables: Its weights.
+      skeleton: The joint order.
+      frames: Frames that the system sees at a time.
+    """
 
     def __init__(
         self,
         config: ConfigDict,
         variables: dict[str, Any],
         *,
+        frozen: Variables | None = None,
         batch_size: int = 128,
         devices: Sequence[jax.Device] | None = None,
     ) -> None:
@@ -60,6 +69,7 @@ class Lifter:
         Args:
           config: The full config of the run.
           variables: Its weights.
+          frozen: The frozen part of systems that have one.
           batch_size: Clips or frames in memory at a time.
           devices: Devices to use; None for all of this process.
 
@@ -71,8 +81,8 @@ class Lifter:
         self.config = config
         self.skeleton = get_skeleton(config.skeleton)
         self.frames = int(config.get("data", {}).get("frames", 1))
-        self._system = make_system(config)
-        self._variables = variables
+        self.system = make_system(config, frozen)
+        self.variables = variables
         self._batch_size = batch_size
         self._devices = devices
         self._samplers: dict[int, SampleBatch] = {}
@@ -114,8 +124,8 @@ class Lifter:
         points = self._convert(np.asarray(keypoints, np.float32), skeleton)
         if num_hypotheses not in self._samplers:
             self._samplers[num_hypotheses] = make_sampler(
-                self._system,
-                self._variables,
+                self.system,
+                self.variables,
                 num_hypotheses=num_hypotheses,
                 devices=self._devices,
             )
@@ -156,6 +166,7 @@ def load(
     *,
     which: str = "auto",
     step: int | None = None,
+    frozen: Variables | None = None,
     batch_size: int = 128,
     devices: Sequence[jax.Device] | None = None,
 ) -> Lifter:
@@ -167,6 +178,8 @@ def load(
       directory: A run's working folder, or the folder of its checkpoints.
       which: "auto", "ema" or "raw", see `load_variables`.
       step: Which checkpoint; by default the best one where evaluations chose one, else the newest.
+      frozen: The frozen part of systems that have one, such as the anchors of "zedo"
+        (`read_anchors(FILE, skeleton).frozen()`).
       batch_size: Frames (or windows of a system that sees several frames) in memory at a time;
         the chains of their hypotheses are bounded by `sampler.max_chains` of the config.
       devices: Devices to use; None for all of this process.
@@ -182,7 +195,8 @@ def load(
     variables, info = load_variables(directory, which=which, step=step)
     if not info.config:
         raise ValueError(f"{Path(directory)}: the checkpoint holds no config")
-    return Lifter(ConfigDict(info.config), variables, batch_size=batch_size, devices=devices)
+    config = ConfigDict(info.config)
+    return Lifter(config, variables, frozen=frozen, batch_size=batch_size, devices=devices)
 
 
 def _batch(

@@ -40,13 +40,18 @@ class Skeleton:
             )
         if self.parents.count(-1) != 1:
             raise ValueError(f"parents: expected exactly one root (-1), got {self.parents}")
-        for joint in range(len(self.joints)):
+        every = range(len(self.joints))
+        if not all(-1 <= parent < len(every) for parent in self.parents):
+            raise ValueError(f"parents: expected -1 to {len(every) - 1}, got {self.parents}")
+        for joint in every:
             if len(_path_to_root(self.parents, joint)) > len(self.joints):
                 raise ValueError(f"parents: joint {joint} never reaches the root: {self.parents}")
         paired = (*self.left, *self.right)
-        if len(self.left) != len(self.right) or len(set(paired)) != len(paired):
+        disjoint = len(self.left) == len(self.right) and len(set(paired)) == len(paired)
+        if not disjoint or not set(paired) <= set(every):
             raise ValueError(
-                f"left, right: expected disjoint pairs, got left={self.left}, right={self.right}"
+                f"left, right: expected disjoint pairs of joints 0 to {len(every) - 1}, "
+                f"got left={self.left}, right={self.right}"
             )
 
     @property

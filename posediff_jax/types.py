@@ -81,7 +81,8 @@ class SampleResult:
         `(B, H, F, J, 3)` root-relative metres.
       trajectory: The state after each step with steps first, `(N, ...)`; from a system
         `(B, N, H, F, J, 3)`. None unless asked for.
-      records: What the caller of a sampler asked to keep of each prediction, steps first, or None.
+      records: What the caller of a sampler asked to keep of each prediction, steps first, or None;
+        from a system what it has to say beside the poses, a dict of `(B, ...)` arrays, or None.
     """
 
     samples: PyTree

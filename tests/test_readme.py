@@ -4,18 +4,24 @@ import importlib.util
 import re
 from pathlib import Path
 
-import pytest
+import numpy as np
+
+from tests.test_lifter import save
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("code", [s for s in SNIPPETS if "import torch" not in s])
-def test_python_snippets_run(code, tmp_path, monkeypatch):
+def snippet(words):
+    (code,) = [s for s in SNIPPETS if words in s]
+    return code
+
+
+def test_the_sampler_snippet_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(snippet("sample_ddim"), "README.md", "exec"), names)
     assert names["poses"].shape == (50, 17, 3)
     # The joints that are less certain spread more.
     spread = names["pd"].joint_spread(names["poses"], axis=0)
@@ -23,9 +29,22 @@ def test_python_snippets_run(code, tmp_path, monkeypatch):
     assert (tmp_path / "spread.png").exists()
 
 
+def test_the_lifter_snippet_runs(tmp_path, monkeypatch):
+    save(tmp_path / "runs" / "diffupose_cmu")
+    monkeypatch.chdir(tmp_path)
+    names = {"keypoints": np.random.default_rng(0).uniform(100, 900, (4, 17, 2))}
+    exec(compile(snippet("posediff_jax.load"), "README.md", "exec"), names)
+    result = names["result"]
+    shapes = [np.shape(x) for x in (result.poses, result.pose, result.spread)]
+    assert shapes == [(50, 4, 17, 3), (4, 17, 3), (4, 17)]
+
+
 def test_snippets_that_need_pytorch_import_what_is_there():
-    (code,) = [s for s in SNIPPETS if "import torch" in s]
-    lines = [line for line in code.splitlines() if re.match("(from|import) posediff", line)]
+    lines = [
+        line
+        for line in snippet("import torch").splitlines()
+        if re.match("(from|import) posediff", line)
+    ]
     assert len(lines) == 3
     exec("\n".join(lines), {})
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from posediff_jax.skeleton import H36M_17
-from posediff_jax.visualize import plot_hypotheses, plot_pose
+from posediff_jax.visualize import plot_curves, plot_hypotheses, plot_pose
 
 RNG = np.random.default_rng(0)
 
@@ -66,3 +66,24 @@ def test_a_missing_matplotlib_names_the_extra(tmp_path, monkeypatch):
         plot_hypotheses(
             tmp_path / "x.png", np.zeros((1, 17, 2)), None, np.zeros((1, 2, 17, 3)), H36M_17
         )
+
+
+def test_curves_have_a_panel_for_each_figure_and_a_line_for_each_split(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, path, **options: figures.append(self), raising=True
+    )
+    lines = [
+        {"step": 1, "split": "train", "time": 0.0, "loss": 2.0, "grad_norm": 1.0},
+        {"step": 2, "split": "train", "time": 1.0, "loss": 1.0, "grad_norm": None},
+        {"step": 2, "split": "eval", "time": 1.5, "loss": 1.5},
+    ]
+    plot_curves(tmp_path / "curves.png", lines)
+    axes = {a.get_title(): a for a in figures[0].axes}
+    assert set(axes) == {"loss", "grad_norm"}
+    train, held_out = axes["loss"].lines
+    assert (train.get_label(), held_out.get_label()) == ("train", "eval")
+    np.testing.assert_array_equal(train.get_xydata(), [[1, 2], [2, 1]])
+    np.testing.assert_array_equal(axes["grad_norm"].lines[0].get_xydata(), [[1, 1]])
+    with pytest.raises(ValueError, match="lines: expected at least one figure"):
+        plot_curves(tmp_path / "curves.png", [])

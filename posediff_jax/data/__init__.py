@@ -1,5 +1,8 @@
 """Readers, synthetic motion and virtual cameras, windows, and batches. NumPy on the host."""
 
+from posediff_jax.data.anchors import Anchors as Anchors
+from posediff_jax.data.anchors import read_anchors as read_anchors
+from posediff_jax.data.anchors import write_anchors as write_anchors
 from posediff_jax.data.asf_amc import load_asf_amc as load_asf_amc
 from posediff_jax.data.batching import ItemTable as ItemTable
 from posediff_jax.data.batching import batches as batches

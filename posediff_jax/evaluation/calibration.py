@@ -79,7 +79,7 @@ def crps(hypotheses: Array, target: Array, *, axis: int = 1) -> Array:
     count = x.shape[0]
     if count == 1:
         return error
-    # Half the mean of |x_i - x_j| over pairs: after sorting, x_(k) is added k times, taken off count - 1 - k.
+    # Half the mean of |x_i - x_j| over pairs: x_(k) is added k times, taken off count - 1 - k.
     times = (2 * np.arange(count) - count + 1) / (count * (count - 1))
     return error - jnp.tensordot(times.astype(x.dtype), jnp.sort(x, axis=0), axes=1)
 

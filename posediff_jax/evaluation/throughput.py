@@ -154,6 +154,22 @@ def diffupose_flops(
     return layers + (embeddings + attention if non_local else 0)
 
 
+def score_mlp_flops(num_joints: int, width: int, *, num_blocks: int = 2) -> int:
+    """FLOPs of one evaluation of `ScoreMLP` on one pose.
+
+    The time path is left out: all poses of an iteration share it.
+
+    Args:
+      num_joints: J.
+      width: H.
+      num_blocks: Residual blocks of two layers each.
+
+    >>> score_mlp_flops(17, 1024)
+    8597504
+    """
+    return 2 * (2 * 3 * num_joints * width + 2 * num_blocks * width * width)
+
+
 def _seconds(function: Callable[..., Any], *args: Any) -> float:
     start = time.perf_counter()
     jax.block_until_ready(function(*args))

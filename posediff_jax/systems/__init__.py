@@ -3,7 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from posediff_jax.systems import d3dp, ddhpose, diffupose, mixste, modgcn, residual_mlp
+from posediff_jax.systems import (
+    d3dp,
+    ddhpose,
+    diffupose,
+    mixste,
+    modgcn,
+    residual_mlp,
+    zedo,
+)
 from posediff_jax.systems.base import System as System
 from posediff_jax.types import Variables
 
@@ -14,7 +22,16 @@ SYSTEMS: dict[str, Callable[..., System]] = {
     "mixste": mixste.from_config,
     "modgcn": modgcn.from_config,
     "residual_mlp": residual_mlp.from_config,
+    "zedo": zedo.from_config,
 }
+
+
+# What a config may hold; a section that it leaves out has the defaults of its options.
+SECTIONS = ("model", "process", "loss", "sampler")
+OTHERS = (
+    *("system", "skeleton", "seed", "num_hypotheses"),
+    *("data", "optimizer", "ema", "training", "evaluation"),
+)
 
 
 def make_system(config: Mapping[str, Any], frozen: Variables | None = None) -> System:
@@ -25,9 +42,16 @@ def make_system(config: Mapping[str, Any], frozen: Variables | None = None) -> S
       frozen: Variables of a frozen part, for systems that have one.
 
     Raises:
-      ValueError: Unknown system, or a config that the system refuses.
+      ValueError: Unknown system, an unknown or missing name at the top of the config, or a section
+        that the system refuses.
     """
+    for name in ("system", "skeleton"):
+        if name not in config:
+            raise ValueError(f"config: expected the field {name!r}, got {sorted(config)}")
+    unknown = sorted(set(config) - {*SECTIONS, *OTHERS})
+    if unknown:
+        raise ValueError(f"config: expected fields of {sorted(SECTIONS + OTHERS)}, got {unknown}")
     name = config["system"]
     if name not in SYSTEMS:
         raise ValueError(f"system: expected one of {sorted(SYSTEMS)}, got {name!r}")
-    return SYSTEMS[name](config, frozen=frozen)
+    return SYSTEMS[name]({**{s: {} for s in SECTIONS}, **config}, frozen=frozen)

@@ -142,10 +142,16 @@ def make_network(options: ModelOptions, skeleton: Skeleton) -> nn.Module:
     """The denoiser that a config names.
 
     Raises:
-      ValueError: Unknown `network` or `dtype`.
+      ValueError: Unknown `network` or `dtype`, or a field of the graph network for the U-Net.
     """
     dtype = read_dtype(options.dtype, where="model.dtype")
     if options.network == "unet":
+        fixed = dataclasses.replace(ModelOptions(), network="unet", dtype=options.dtype)
+        if options != fixed:
+            raise ValueError(
+                "model: the U-Net has one size and takes no field but network and dtype, "
+                f"got {options}"
+            )
         return PoseUNet(skeleton, dtype=dtype)
     make_adjacency(skeleton, options.adjacency)  # type: ignore[arg-type]  # refuses other names
     if options.network != "gcn":

@@ -121,6 +121,10 @@ class TestMpjve:
         with pytest.raises(ValueError, match=r"predicted: expected .* F >= 2, got shape"):
             metrics.mpjve(jnp.zeros(shape), jnp.zeros(shape))
 
+    def test_needs_equal_numbers_of_frames(self) -> None:
+        with pytest.raises(ValueError, match="expected leading axes that broadcast"):
+            metrics.mpjve(jnp.zeros((4, 17, 3)), jnp.zeros((3, 17, 3)))
+
 
 def along_x(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A prediction and a target with the given joint errors."""
@@ -186,6 +190,8 @@ class TestEveryPairwiseMetric:
             metric(jnp.zeros((17, 2)), jnp.zeros((17, 2)))
         with pytest.raises(ValueError, match=r"got \(17, 3\) and \(16, 3\)"):
             metric(jnp.zeros((17, 3)), jnp.zeros((16, 3)))
+        with pytest.raises(ValueError, match="predicted, target: expected leading axes that broad"):
+            metric(jnp.zeros((2, 17, 3)), jnp.zeros((3, 17, 3)))
 
     def test_keeps_float32(self, metric: Callable) -> None:
         pose = jax.ShapeDtypeStruct((17, 3), np.float32)

@@ -14,13 +14,8 @@ from posediff_jax.camera import rays
 from posediff_jax.denoisers.score_mlp import ScoreMLP
 from posediff_jax.interop import load_score_mlp
 from posediff_jax.process.sdes import SDES, VE, VP
-from posediff_jax.samplers.zero_shot import (
-    InitialFit,
-    LoopSteps,
-    fit_initial_pose,
-    optimise_poses,
-    score_steps,
-)
+from posediff_jax.samplers.initial_fit import InitialFit, fit_initial_pose
+from posediff_jax.samplers.zero_shot import LoopSteps, optimise_poses, score_steps
 from tests.parity_checks.fixture import Fixture, widen
 
 Outputs = Mapping[str, ArrayLike]

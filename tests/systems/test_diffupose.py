@@ -308,7 +308,10 @@ class TestVariants:
         ids=str,
     )
     def test_every_option_trains_and_samples(self, model):
-        system = make_system(make_config(model=model))
+        config = make_config(model=model)
+        if model.get("network") == "unet":
+            config.model = ConfigDict(model)
+        system = make_system(config)
         variables = system.init(jax.random.key(0))
         batch = make_batch(2)
 
@@ -343,6 +346,10 @@ class TestBadInput:
             ({"skeleton": "smpl"}, "skeleton: expected one of"),
             ({"model": {"widht": 64}}, "model.widht: unknown field"),
             ({"model": {"network": "mlp"}}, "model.network: expected 'gcn' or 'unet', got 'mlp'"),
+            (
+                {"model": {"network": "unet"}},
+                "model: the U-Net has one size and takes no field but",
+            ),
             ({"model": {"dtype": "int8"}}, "model.dtype: expected one of"),
             ({"process": {"schedule": "linear"}}, "num_timesteps: .*T > 20, got 8"),
             ({"sampler": {"num_steps": 9}}, "sampler.num_steps: expected 1 to 8 .*got 9"),

@@ -1,0 +1,145 @@
+"""A checkpoint as a function: the same hypotheses whatever the batches, clear refusals."""
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import posediff_jax
+from posediff_jax.calibration import default_camera
+from posediff_jax.inference import make_sampler
+from posediff_jax.samplers.aggregate import joint_spread
+from posediff_jax.skeleton import H36M_17, joint_map
+from posediff_jax.systems import make_system
+from posediff_jax.training import CheckpointStore, create_state, make_optimizer
+
+CONFIG = ConfigDict(
+    {
+        "system": "diffupose",
+        "skeleton": "h36m_17",
+        "model": {"width": 32, "num_blocks": 1},
+        "process": {"num_timesteps": 10},
+        "loss": {},
+        "sampler": {"num_steps": 2},
+        "data": {"frames": 1},
+    }
+)
+CAMERA = default_camera((1000, 800))
+KEYPOINTS = np.random.default_rng(0).uniform(100, 700, (11, 17, 2)).astype(np.float32)
+KEY = jax.random.key(3)
+
+
+def save(folder, config=CONFIG, **options):
+    system = make_system(config)
+    state = create_state(jax.random.key(0), system, make_optimizer({}))
+    CheckpointStore(folder / "checkpoints").save(state, config=config.to_dict(), **options)
+    return system, state.variables
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lifter(folder):
+    return posediff_jax.load(folder, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def lifted(lifter):
+    return lifter(KEYPOINTS, camera=CAMERA, key=KEY, num_hypotheses=3)
+
+
+def test_what_comes_back(lifted):
+    assert lifted.poses.shape == (3, 11, 17, 3)
+    np.testing.assert_allclose(lifted.pose, lifted.poses.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(lifted.spread, joint_spread(lifted.poses, axis=0), atol=1e-6)
+    assert lifted.joints == H36M_17.joints
+    assert (lifted.units, lifted.system, lifted.skeleton) == ("metres", "diffupose", H36M_17)
+
+
+def test_batches_devices_and_more_hypotheses_change_nothing(folder, lifted):
+    other = posediff_jax.load(folder, batch_size=3, devices=jax.devices()[:1])
+    more = other(KEYPOINTS, camera=CAMERA, key=KEY, num_hypotheses=4)
+    np.testing.assert_allclose(more.poses[:3], lifted.poses, atol=1e-5)
+    first = other(KEYPOINTS[:2], camera=CAMERA, key=KEY, num_hypotheses=3)
+    np.testing.assert_allclose(first.poses, lifted.poses[:, :2], atol=1e-5)
+
+
+def test_hypotheses_and_keys_differ(lifter, lifted):
+    assert lifted.spread.mean() > 0.01
+    other = lifter(KEYPOINTS, camera=CAMERA, key=jax.random.key(4), num_hypotheses=3)
+    assert np.abs(other.poses - lifted.poses).max() > 0.01
+
+
+def test_it_is_the_systems_own_sampler(tmp_path, lifted, folder):
+    """Keypoints in screen units, a frame an item, its number the item's index."""
+    system, variables = save(tmp_path)
+    lifter = posediff_jax.load(folder)
+    batch = lifter_batch(KEYPOINTS)
+    samples = make_sampler(system, variables, num_hypotheses=3)(KEY, batch).samples
+    again = lifter(KEYPOINTS, camera=CAMERA, key=KEY, num_hypotheses=3)
+    np.testing.assert_allclose(np.moveaxis(samples[:, :, 0], 0, 1), again.poses, atol=1e-5)
+
+
+def lifter_batch(pixels):
+    count = len(pixels)
+    return posediff_jax.PoseBatch(
+        keypoints=(2 * pixels / 1000 - np.array([1.0, 0.8])).astype(np.float32)[:, None],
+        keypoints_px=pixels[:, None],
+        confidence=np.ones((count, 1, 17), np.float32),
+        mask=np.ones((count, 1), np.float32),
+        index=np.arange(count, dtype=np.int32),
+        subject=np.zeros(count, np.int32),
+        action=np.zeros(count, np.int32),
+        camera=jax.tree.map(lambda x: np.broadcast_to(x, (count, *np.shape(x))), CAMERA),
+    )
+
+
+def test_other_joint_orders_are_converted_by_name(lifter):
+    coco = np.random.default_rng(1).uniform(100, 700, (2, 17, 2)).astype(np.float32)
+    converted = joint_map("coco_17", "h36m_17").apply(coco)
+    options = {"camera": CAMERA, "key": KEY, "num_hypotheses": 1}
+    np.testing.assert_allclose(
+        lifter(coco, skeleton="coco_17", **options).poses,
+        lifter(converted, **options).poses,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"keypoints": KEYPOINTS[:, :16]},
+            r"keypoints: expected \(..., 17, 2\) for skeleton 'h36m_17'",
+        ),
+        ({"keypoints": KEYPOINTS[0]}, r"keypoints: expected \(F, J, 2\) with F >= 1"),
+        ({"keypoints": KEYPOINTS[:0]}, r"keypoints: expected \(F, J, 2\) with F >= 1"),
+        ({"keypoints": np.full((2, 17, 2), np.nan)}, "keypoints: expected finite values"),
+        ({"num_hypotheses": 0}, "num_hypotheses: expected at least 1"),
+        ({"skeleton": "spider_8"}, "spider_8"),
+        (
+            {"camera": jax.tree.map(lambda x: np.asarray(x)[None], CAMERA)},
+            "camera: expected one without leading axes",
+        ),
+    ],
+)
+def test_bad_input(lifter, change, message):
+    given = {"keypoints": KEYPOINTS, "camera": CAMERA, "key": KEY, "num_hypotheses": 1} | change
+    with pytest.raises(ValueError, match=message):
+        lifter(given.pop("keypoints"), **given)
+
+
+def test_folders_that_cannot_be_used(tmp_path, folder):
+    with pytest.raises(FileNotFoundError, match="expected a folder with checkpoints"):
+        posediff_jax.load(tmp_path)
+    with pytest.raises(ValueError, match="batch_size: expected at least 1"):
+        posediff_jax.load(folder, batch_size=0)
+    state = create_state(jax.random.key(0), make_system(CONFIG), make_optimizer({}))
+    CheckpointStore(tmp_path / "bare").save(state)
+    with pytest.raises(ValueError, match="the checkpoint holds no config"):
+        posediff_jax.load(tmp_path / "bare")

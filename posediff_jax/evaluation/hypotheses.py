@@ -15,12 +15,24 @@ from posediff_jax.camera import intrinsics_vector
 from posediff_jax.data.scored import ScoredItems
 from posediff_jax.evaluation import metrics, oracle, protocols
 from posediff_jax.evaluation.calibration import coverage_error, crps, energy_score, truth_ranks
-from posediff_jax.samplers.aggregate import joint_spread, mean_pose, medoid_pose
+from posediff_jax.samplers.aggregate import (
+    joint_spread,
+    mean_pose,
+    medoid_pose,
+    reprojection_pose,
+)
 from posediff_jax.types import Array, PoseBatch
 
 # Rules that give a pose, and what each needs beside the keypoints.
 RULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"first": (), "mean": (), "medoid": (), "p_best": oracle.NEEDS}
+    {
+        "first": (),
+        "mean": (),
+        "medoid": (),
+        "j_agg": ("camera",),
+        "p_best": oracle.NEEDS,
+        "j_best": oracle.NEEDS,
+    }
 )
 # Metrics of one frame; the velocity error is added from frames that follow each other.
 FRAME_METRICS: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
@@ -127,7 +139,7 @@ def score_items(
     per_window = items.frames.sum(axis=1)
     subject, action = (np.repeat(c, per_window) for c in codes)
     return FrameScores(
-        values=values,
+        values={rule: values[rule] for rule in RULES},
         spread=joined["spread"],
         crps=joined["crps"],
         energy=joined["energy"],
@@ -151,6 +163,9 @@ def _score_batch(
         "first": hypotheses[:, 0],
         "mean": mean_pose(hypotheses),
         "medoid": medoid_pose(hypotheses)[0],
+        # With the root that fits the mean pose, not the true one as published.
+        "j_agg": reprojection_pose(hypotheses, batch.keypoints_px, batch.camera)[0],
+        "j_best": oracle.best_joints(hypotheses, target)[0],
     }
     by_metric = {
         name: jax.vmap(lambda h, m=metric: m(h, target), in_axes=1, out_axes=1)(hypotheses)

@@ -173,7 +173,10 @@ def _print_calibration(console: Console, summary: Mapping[str, Any]) -> None:
 
 def _rule_head(summary: Mapping[str, Any], rule: str) -> str:
     needs = summary["needs"]["rules"][rule]
-    return f"{rule} (ORACLE: {', '.join(needs)})" if needs else rule
+    if not needs:
+        return rule
+    oracle = any("ground truth" in need for need in needs)
+    return f"{rule} ({'ORACLE' if oracle else 'needs'}: {', '.join(needs)})"
 
 
 def _caption(summary: Mapping[str, Any], metrics: Any) -> str:

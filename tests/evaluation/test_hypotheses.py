@@ -8,6 +8,7 @@ from posediff_jax.data import ScoredViews, procedural_motion, scored_items, virt
 from posediff_jax.evaluation import metrics
 from posediff_jax.evaluation.hypotheses import RULES, score_items
 from posediff_jax.evaluation.protocols import diffupose_official
+from posediff_jax.samplers.aggregate import reprojection_pose
 from posediff_jax.skeleton import H36M_17
 
 VIEWS = virtual_views(1, procedural_motion(1, num_clips=3, frames=6), H36M_17)
@@ -61,6 +62,12 @@ def test_rules(scores):
     distances = np.linalg.norm(SAMPLES[:, :, None] - SAMPLES[:, None], axis=-1).mean(axis=-1)
     medoid = distances.sum(axis=2).argmin(axis=1)
     np.testing.assert_allclose(mpjpe["medoid"], ERRORS[np.arange(18), medoid], atol=1e-6)
+    joints = np.linalg.norm(SAMPLES - TRUTH[:, None], axis=-1).min(axis=1).mean(axis=-1)
+    np.testing.assert_allclose(mpjpe["j_best"], joints, atol=1e-6)
+    batch = scored_items(scored(1)).table.gather(np.arange(18))
+    pose, _ = reprojection_pose(SAMPLES[:, :, None], batch.keypoints_px, batch.camera)
+    joint_wise = np.linalg.norm(np.asarray(pose)[:, 0] - TRUTH, axis=-1).mean(axis=-1)
+    np.testing.assert_allclose(mpjpe["j_agg"], joint_wise, atol=1e-5)
 
 
 def test_the_oracle_of_each_metric_has_its_own_best(scores):

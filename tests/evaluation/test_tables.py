@@ -16,7 +16,7 @@ def make_scores(**values):
     base = {"mpjpe": [0.1, 0.3, 0.5, 0.5, 0.9], "mpjve": [np.nan, 0.1, np.nan, 0.3, np.nan]}
     fields = {name: np.asarray((base | values).get(name, [0.5] * 5)) for name in METRICS}
     return FrameScores(
-        values={"mean": fields, "p_best": fields},
+        values={"mean": fields, "j_agg": fields, "p_best": fields},
         spread=np.array([0.1, 0.2, 0.3, 0.4, 0.5]),
         crps=np.full(5, 0.05),
         energy=np.full(5, 0.07),
@@ -71,7 +71,11 @@ def test_frames_without_a_velocity_are_left_out():
 
 def test_the_summary_is_json_and_says_what_was_needed():
     found = json.loads(json.dumps(summary(mpjve=[np.nan] * 5), allow_nan=False))
-    assert found["needs"]["rules"] == {"mean": [], "p_best": ["ground truth"]}
+    assert found["needs"]["rules"] == {
+        "mean": [],
+        "j_agg": ["camera"],
+        "p_best": ["ground truth"],
+    }
     assert "ground-truth rotation, scale and position" in found["needs"]["metrics"]["p_mpjpe"]
     assert found["calibration"]["crps"] == pytest.approx(50)
     assert (found["num_hypotheses"], found["num_frames"]) == (2, 5)
@@ -81,6 +85,7 @@ def test_the_tables_mark_oracles(capsys):
     print_summary(summary(), title="a method")
     text = capsys.readouterr().out
     assert "p_best (ORACLE: ground truth)" in text
+    assert "j_agg (needs: camera)" in text
     assert all(name in text for name in ("Dir.", "Sit", "SitD.", "a method: P-MPJPE (mm)"))
     assert "calibration of 2 hypotheses" in text
     assert "533.3" in text

@@ -27,16 +27,24 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "kind": "cmu17",
             "root": "",
+            "frames": 1,
             "heldout_every": 12,
             # Four seconds under one camera: people walk away from the middle of the image.
             "frames_per_clip": 240,
             "train_views": 24,
             "body_spread": 0.0,
             "noise_px": 0.0,
+            "detector": False,
         }
     )
     config.optimizer = ConfigDict(
-        {"name": "adam", "learning_rate": 2e-3, "schedule": "cosine", "warmup_steps": 500}
+        {
+            "name": "adam",
+            "learning_rate": 2e-3,
+            "schedule": "cosine",
+            "warmup_steps": 500,
+            "clip_norm": 0.0,
+        }
     )
     config.ema = ConfigDict({"beta": 0.999, "update_every": 1, "update_after_step": 100})
     config.training = ConfigDict(
@@ -49,20 +57,30 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
     config.evaluation = ConfigDict({"num_hypotheses": 10, "train_hypotheses": 1, "batch_size": 128})
-    for name in filter(None, arg.split(",")):
-        if name not in _VARIANTS:
-            raise ValueError(f"config argument: expected some of {sorted(_VARIANTS)}, got {name!r}")
-        _VARIANTS[name](config)
+    names = set(filter(None, arg.split(",")))
+    if not names <= set(_VARIANTS):
+        raise ValueError(f"config argument: expected some of {sorted(_VARIANTS)}, got {arg!r}")
+    if names & {"mlp", "modgcn", "unet"} and "vanilla" in names:
+        raise ValueError(f"config argument: 'vanilla' is a variant of DiffuPose's GCN, got {arg!r}")
+    if names & {"mlp", "modgcn"} and "linear" in names:
+        raise ValueError(f"config argument: regression has no schedule 'linear', got {arg!r}")
+    # Networks first, `tiny` last, however they are written.
+    for name, change in _VARIANTS.items():
+        if name in names:
+            change(config)
     return config.lock()
 
 
 def _tiny(config: ConfigDict) -> None:
-    config.model.update(width=32, num_blocks=1)
-    config.sampler.num_steps = 2
+    if config.model.get("network") != "unet":
+        config.model.update(width=32, num_blocks=1)
+    if "num_steps" in config.sampler:
+        config.sampler.num_steps = 2
     config.data.update(train_views=1)
     config.optimizer.warmup_steps = 2
     config.training.update(batch_size=16, num_steps=10, log_every=5, save_every=5, eval_every=5)
-    config.evaluation.update(num_hypotheses=2, batch_size=16)
+    config.evaluation.batch_size = 16
+    config.evaluation.num_hypotheses = min(2, config.evaluation.num_hypotheses)
 
 
 def _mlp(config: ConfigDict) -> None:
@@ -92,15 +110,15 @@ def _regression(config: ConfigDict) -> None:
 
 
 _VARIANTS = {
-    "tiny": _tiny,
     "mlp": _mlp,
     "modgcn": _modgcn,
+    "unet": _unet,
     "width64": lambda config: config.model.update(width=64),
     "width128": lambda config: config.model.update(width=128),
     "width256": lambda config: config.model.update(width=256),
     "width384": lambda config: config.model.update(width=384),
     "linear": lambda config: config.process.update(schedule="linear"),
-    "unet": _unet,
     "vanilla": lambda config: config.model.update(modulated=False),
     "constant": lambda config: config.optimizer.update(schedule="constant"),
+    "tiny": _tiny,
 }

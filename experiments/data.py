@@ -25,9 +25,10 @@ from posediff_jax.data import (
     scored_items,
     virtual_views,
 )
+from posediff_jax.data.cmu17_val import photograph
 from posediff_jax.skeleton import Skeleton, get_skeleton
 
-_SCORED_EVERY = 12  # frames, of motion that virtual cameras see
+_SCORED_EVERY = 12  # frames, of what chooses checkpoints and of procedural motion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +76,8 @@ class DataOptions:
         for name in ("stride", "heldout_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"data.{name}: expected at least 0, got {getattr(self, name)}")
+        if self.heldout_every == 1:
+            raise ValueError("data.heldout_every: expected 0 or at least 2, got 1: all clips")
         if self.frames < 1:
             raise ValueError(f"data.frames: expected at least 1, got {self.frames}")
 
@@ -141,6 +144,9 @@ PROTOCOLS: dict[str, tuple[str, ...]] = {
         "cmu17-val-v1:scaled-noise5",
         "cmu17-val-v1:bvh",
         "cmu17-val-v1:bvh-noise5",
+        # The val.npz of any folder, with the same cameras; figures compare with no others.
+        "val",
+        "val:noise5",
     ),
     "human36m": ("test", "diffupose_official"),
     "humaneva": ("test", "diffupose_official"),
@@ -174,6 +180,8 @@ def _seen_training(
     """Motion seen by virtual cameras; held-out clips look as the recorded bodies do."""
     every = options.heldout_every
     heldout = list(clips[every - 1 :: every]) if every else []
+    if every and not heldout:
+        raise ValueError(f"data.heldout_every: expected at most {len(clips)} clips, got {every}")
     names = {clip.name for clip in heldout}
     pieces = [p for c in clips if c.name not in names for p in c.split(options.frames_per_clip)]
     if options.body_spread:
@@ -203,6 +211,8 @@ def _cmu17_test(options: DataOptions, seed: int, skeleton: Skeleton, protocol: s
     variant = protocol.partition(":")[2]
     bodies = variant.removesuffix("noise5").removesuffix("-") or "own"
     noise_px = 5.0 if variant.endswith("noise5") else 0.0
+    if protocol.startswith("val"):
+        return photograph(load_cmu17(options.root, "val"), noise_px=noise_px)
     return cmu17_val_v1(options.root, noise_px=noise_px, bodies=bodies)
 
 
@@ -245,7 +255,7 @@ def _recorded_training(
         raise ValueError(
             f"data.heldout_subjects: expected some but not all of {tuple(subjects)}, got {heldout}"
         )
-    return load(rest), all_frames(load(heldout)) if heldout else None
+    return load(rest), _every_few(load(heldout)) if heldout else None
 
 
 def _human36m_test(

@@ -3,10 +3,12 @@
 python -m experiments.evaluate --checkpoint=runs/diffupose_cmu [--protocol=cmu17-val-v1]
     [--num_hypotheses=10] [--data=DIR] [--step=N] [--weights=auto]
 
-Writes the figures beside the checkpoints as `evaluation_<protocol>.json`, or to --out.
+Writes the figures beside the checkpoints, in a file named after protocol, number of hypotheses and
+whatever else was changed, or to --out.
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +58,24 @@ def run(
     """
     variables, info = load_variables(checkpoint, which=weights, step=step)
     config = ConfigDict(info.config)
+    if "evaluation" not in config:
+        raise ValueError(
+            f"checkpoint: {checkpoint} was not written by experiments.train: its config has no "
+            "section 'evaluation'"
+        )
     if data:
         config.data.root = data
     config.sampler.update(sampler or {})
     num_hypotheses = num_hypotheses or config.evaluation.num_hypotheses
+    protocol = protocol or PROTOCOLS[config.data.kind][0]
+    changed = {"step": step, "weights": None if weights == "auto" else weights, **(sampler or {})}
+    path = Path(out) if out else Path(checkpoint) / file_name(protocol, num_hypotheses, changed)
+    if path.is_dir():
+        raise ValueError(f"out: expected a file, got the folder {path}")
     skeleton = get_skeleton(config.skeleton)
     frozen = read_anchors(anchors, skeleton).frozen() if anchors else None
     system = make_system(config, frozen)
     items = load_test(config, protocol)
-    protocol = protocol or PROTOCOLS[config.data.kind][0]
     size = config.evaluation.batch_size
     draw = make_sampler(system, variables, num_hypotheses=num_hypotheses)
     key = stream_key(config.seed, "eval")
@@ -79,6 +90,9 @@ def run(
     summary = {
         "checkpoint": str(checkpoint),
         "step": info.step,
+        "weights": weights,
+        "seed": config.seed,
+        "data": config.data.to_dict(),
         "system": config.system,
         "protocol": protocol,
         "protocol_needs": list(NEEDS.get(protocol, ())),
@@ -91,11 +105,21 @@ def run(
         ),
     }
     print_summary(summary, title=_title(summary))
-    name = f"evaluation_{protocol.replace(':', '_')}_H{num_hypotheses}.json"
-    path = Path(out) if out else Path(checkpoint) / name
     write_json(path, summary)
     print(f"figures: {path}")
     return summary
+
+
+def file_name(protocol: str, num_hypotheses: int, changed: Mapping[str, Any]) -> str:
+    """Names a file after what was evaluated, so that one ablation does not replace another.
+
+    >>> file_name("cmu17-val-v1:bvh", 10, {"step": None, "name": "ddpm"})
+    'evaluation_cmu17-val-v1_bvh_H10_name-ddpm.json'
+    """
+    parts = [f"{name}-{value}" for name, value in changed.items() if value is not None]
+    return (
+        "_".join(["evaluation", protocol.replace(":", "_"), f"H{num_hypotheses}", *parts]) + ".json"
+    )
 
 
 def _title(summary: dict[str, Any]) -> str:

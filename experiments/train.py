@@ -7,6 +7,8 @@ The same command goes on where a killed run stopped. Leaves checkpoints, `metric
 `curves.png` and the config in the working folder.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import app, flags
@@ -26,6 +28,7 @@ from posediff_jax.training import (
     learning_rate_schedule,
     make_ema,
     make_optimizer,
+    only_run,
     read_metrics,
     stream_key,
     train,
@@ -47,46 +50,76 @@ def run(config: ConfigDict, workdir: str | Path, max_seconds: float | None = Non
       The last state.
     """
     workdir = Path(workdir)
-    data = load_training(config)
+    # Before the data are read, which may take long.
     system = make_system(config)
+    check_evaluation(config)
+    data = load_training(config)
     options = config.training
     num_steps = options.num_steps
-    heldout = f", {data.heldout.num_frames} held-out frames" if data.heldout else ""
-    print(f"{data.train.num_items} training items{heldout}")
+    print(f"{data.train.num_items} training items")
+    if data.heldout is None:
+        print("nothing is held out: no evaluation, and the newest checkpoint is the one to use")
+    else:
+        print(f"{data.heldout.num_frames} held-out frames choose the best checkpoint")
+    if not (workdir / "config.json").exists():
+        write_json(workdir / "config.json", config.to_dict())
     per_epoch = num_batches(data.train, options.batch_size)
     schedule = {"steps_per_epoch": per_epoch, "num_steps": num_steps}
-    state = train(
-        system,
-        make_optimizer(config.optimizer, **schedule),
-        lambda step: endless_batches(
-            data.train, batch_size=options.batch_size, seed=config.seed, start_step=step
-        ),
-        num_steps=num_steps,
-        seed=config.seed,
-        ema=make_ema(config.ema) if config.get("ema") else None,
-        schedule=learning_rate_schedule(config.optimizer, **schedule),
-        workdir=workdir,
-        config=config.to_dict(),
-        same_config=True,
-        metadata={
-            "skeleton": get_skeleton(config.skeleton).name,
-            "normalisation": "screen",
-            "frames": data.train.length,
-        },
-        log_every=options.log_every,
-        save_every=options.save_every,
-        eval_every=options.eval_every if data.heldout else 0,
-        evaluate=make_evaluate(config, system, data.heldout) if data.heldout else None,
-        select_on="mpjpe" if data.heldout else None,
-        max_seconds=max_seconds,
-    )
-    write_json(workdir / "config.json", config.to_dict())
-    try:
-        plot_curves(workdir / "curves.png", read_metrics(workdir / "metrics.jsonl"))
-    except ImportError as error:
-        print(f"no curves.png: {error}")
+    with only_run(workdir), drawn_curves(workdir):
+        state = train(
+            system,
+            make_optimizer(config.optimizer, **schedule),
+            lambda step: endless_batches(
+                data.train, batch_size=options.batch_size, seed=config.seed, start_step=step
+            ),
+            num_steps=num_steps,
+            seed=config.seed,
+            ema=make_ema(config.ema) if config.get("ema") else None,
+            schedule=learning_rate_schedule(config.optimizer, **schedule),
+            workdir=workdir,
+            config=config.to_dict(),
+            same_config=True,
+            metadata={
+                "skeleton": get_skeleton(config.skeleton).name,
+                "normalisation": "screen",
+                "frames": data.train.length,
+            },
+            log_every=options.log_every,
+            save_every=options.save_every,
+            eval_every=options.eval_every if data.heldout else 0,
+            evaluate=make_evaluate(config, system, data.heldout) if data.heldout else None,
+            select_on="mpjpe" if data.heldout else None,
+            max_seconds=max_seconds,
+        )
     print(f"step {int(state.step)} of {num_steps}: {workdir}")
     return state
+
+
+@contextlib.contextmanager
+def drawn_curves(workdir: Path) -> Iterator[None]:
+    """Leaves `curves.png` however the block ends, unless by a kill."""
+    try:
+        yield
+    finally:
+        log = workdir / "metrics.jsonl"
+        lines = read_metrics(log) if log.exists() else []
+        try:
+            if lines:
+                plot_curves(workdir / "curves.png", lines)
+        except ImportError as error:
+            print(f"no curves.png: {error}")
+
+
+def check_evaluation(config: ConfigDict) -> None:
+    """Refuses at once what the first evaluation would refuse after many steps.
+
+    Raises:
+      ValueError: A number in the section `evaluation` is less than 1, or the section is missing.
+    """
+    for name in ("train_hypotheses", "num_hypotheses", "batch_size"):
+        value = config.get("evaluation", {}).get(name, 0)
+        if value < 1:
+            raise ValueError(f"evaluation.{name}: expected at least 1, got {value}")
 
 
 def make_evaluate(config: ConfigDict, system: System, items: ScoredItems) -> EvaluateFn:
@@ -107,11 +140,10 @@ def make_evaluate(config: ConfigDict, system: System, items: ScoredItems) -> Eva
         sampled = (draw(key, placed, batch).samples for batch, _ in batches)
         scores = score_items(items, sampled, batch_size=options.batch_size)
         mean = scores.values["mean"]
-        return {
-            "mpjpe": 1000 * float(mean["mpjpe"].mean()),
-            "p_mpjpe": 1000 * float(mean["p_mpjpe"].mean()),
-            "spread": 1000 * float(scores.spread.mean()),
-        }
+        figures = {name: 1000 * float(mean[name].mean()) for name in ("mpjpe", "p_mpjpe")}
+        if scores.num_hypotheses > 1:
+            figures["spread"] = 1000 * float(scores.spread.mean())
+        return figures
 
     return evaluate
 

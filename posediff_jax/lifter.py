@@ -20,6 +20,8 @@ from posediff_jax.skeleton import Skeleton, check_joints, get_skeleton, joint_ma
 from posediff_jax.systems import make_system
 from posediff_jax.types import Camera, PoseBatch, Variables
 
+_LARGEST_SCREEN = 2.0  # nobody is two pixels large
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lifted:
@@ -111,12 +113,17 @@ class Lifter:
             weights.
 
         Raises:
+          TypeError: `camera` is no `Camera`.
           ValueError: Joints do not fit the skeleton or cannot be converted, no frame, values that
-            are not finite, a camera with leading axes, or H below 1 (or above 1 for a
-            deterministic system).
+            are not finite or look normalised, a camera with leading axes, or H below 1 (or above 1
+            for a deterministic system).
         """
         if num_hypotheses < 1:
             raise ValueError(f"num_hypotheses: expected at least 1, got {num_hypotheses}")
+        if not isinstance(camera, Camera):
+            raise TypeError(
+                f"camera: expected a Camera, such as default_camera((w, h)), got {camera!r}"
+            )
         if np.ndim(camera.focal) != 1:
             raise ValueError(
                 f"camera: expected one without leading axes, got focal {np.shape(camera.focal)}"
@@ -132,8 +139,10 @@ class Lifter:
         draw = self._samplers[num_hypotheses]
         index, shown = windows(len(points), length=self.frames)
         poses = np.empty((num_hypotheses, *points.shape[:2], 3), np.float32)
-        for first in range(0, len(index), self._batch_size):
-            rows = np.arange(first, first + self._batch_size)
+        # A short clip has a batch of its own size, to a power of two: few shapes, few compilations.
+        size = min(self._batch_size, 1 << (len(index) - 1).bit_length())
+        for first in range(0, len(index), size):
+            rows = np.arange(first, first + size)
             # Filled up with the last window: one shape, so one compilation.
             rows = np.minimum(rows, len(index) - 1)
             samples = draw(key, _batch(points, camera, index, shown, rows)).samples
@@ -156,6 +165,11 @@ class Lifter:
         check_joints(points, source, channels=2, name="keypoints")
         if points.ndim != 3 or not len(points):
             raise ValueError(f"keypoints: expected (F, J, 2) with F >= 1, got {points.shape}")
+        if np.abs(points).max() <= _LARGEST_SCREEN:
+            raise ValueError(
+                f"keypoints: expected pixels, got no value above {np.abs(points).max():.3g}; are "
+                "they normalised?"
+            )
         if source == self.skeleton:
             return points
         return np.asarray(joint_map(source.name, self.skeleton.name).apply(points))

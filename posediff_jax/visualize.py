@@ -106,7 +106,7 @@ def plot_curves(path: str | Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Draws the curves of a run: one panel for each figure, training and evaluation in colours.
 
     Args:
-      path: File to write; the suffix gives the format.
+      path: File to write, there whole or not at all; the suffix gives the format.
       lines: See `training.read_metrics`.
 
     Raises:
@@ -133,7 +133,10 @@ def plot_curves(path: str | Path, lines: Sequence[Mapping[str, Any]]) -> None:
         axes.set_xlabel("step")
         axes.legend()
     figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    path = Path(path)
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    figure.savefig(partial, dpi=100)
+    partial.replace(path)
 
 
 def _frame(axes: Any, poses: np.ndarray, azimuth: float, elevation: float) -> None:

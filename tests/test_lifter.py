@@ -120,6 +120,7 @@ def test_other_joint_orders_are_converted_by_name(lifter):
         ({"keypoints": KEYPOINTS[0]}, r"keypoints: expected \(F, J, 2\) with F >= 1"),
         ({"keypoints": KEYPOINTS[:0]}, r"keypoints: expected \(F, J, 2\) with F >= 1"),
         ({"keypoints": np.full((2, 17, 2), np.nan)}, "keypoints: expected finite values"),
+        ({"keypoints": KEYPOINTS / 1000}, "keypoints: expected pixels, got no value above"),
         ({"num_hypotheses": 0}, "num_hypotheses: expected at least 1"),
         ({"skeleton": "spider_8"}, "spider_8"),
         (
@@ -132,6 +133,11 @@ def test_bad_input(lifter, change, message):
     given = {"keypoints": KEYPOINTS, "camera": CAMERA, "key": KEY, "num_hypotheses": 1} | change
     with pytest.raises(ValueError, match=message):
         lifter(given.pop("keypoints"), **given)
+
+
+def test_a_camera_is_needed(lifter):
+    with pytest.raises(TypeError, match="camera: expected a Camera"):
+        lifter(KEYPOINTS, camera=None, key=KEY)
 
 
 def test_folders_that_cannot_be_used(tmp_path, folder):

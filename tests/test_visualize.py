@@ -69,16 +69,20 @@ def test_a_missing_matplotlib_names_the_extra(tmp_path, monkeypatch):
 
 
 def test_curves_have_a_panel_for_each_figure_and_a_line_for_each_split(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, path, **options: figures.append(self), raising=True
-    )
+    figures, write = [], Figure.savefig
+
+    def savefig(self, path, **options):
+        figures.append(self)
+        write(self, path, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
     lines = [
         {"step": 1, "split": "train", "time": 0.0, "loss": 2.0, "grad_norm": 1.0},
         {"step": 2, "split": "train", "time": 1.0, "loss": 1.0, "grad_norm": None},
         {"step": 2, "split": "eval", "time": 1.5, "loss": 1.5},
     ]
     plot_curves(tmp_path / "curves.png", lines)
+    assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
     axes = {a.get_title(): a for a in figures[0].axes}
     assert set(axes) == {"loss", "grad_norm"}
     train, held_out = axes["loss"].lines

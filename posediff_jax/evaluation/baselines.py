@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from posediff_jax.data.batching import ItemTable
 from posediff_jax.data.scored import ScoredItems
 
-_CHUNK = 65_536  # training views compared at a time
+# Training views and scored frames compared at a time: 256 MB of distances.
+_CHUNK, _QUERIES = 65_536, 1024
 
 
 def mean_training_pose(table: ItemTable) -> NDArray[np.float64]:
@@ -55,14 +56,17 @@ def nearest_training_poses(table: ItemTable, items: ScoredItems) -> NDArray[np.f
     found = np.zeros((len(wanted), *queries.shape[1:-1], 3), np.float32)
     for first in range(0, table.num_items, _CHUNK):
         batch = table.gather(np.arange(first, min(first + _CHUNK, table.num_items)))
-        views = _shape(np.asarray(batch.keypoints)[:, 0], root)
+        views, poses = _shape(np.asarray(batch.keypoints)[:, 0], root), np.asarray(batch.pose)[:, 0]
         # |a - b|^2 = |a|^2 - 2 a b + |b|^2; the first is the same for all views.
-        distance = (views**2).sum(axis=1) - 2 * (wanted @ views.T)
-        nearest = distance.argmin(axis=1)
-        value = distance[np.arange(len(wanted)), nearest]
-        better = value < best
-        best[better] = value[better]
-        found[better] = np.asarray(batch.pose)[nearest[better], 0]
+        squares = (views**2).sum(axis=1)
+        for start in range(0, len(wanted), _QUERIES):
+            rows = np.arange(start, min(start + _QUERIES, len(wanted)))
+            distance = squares - 2 * (wanted[rows] @ views.T)
+            nearest = distance.argmin(axis=1)
+            value = distance[np.arange(len(rows)), nearest]
+            better = value < best[rows]
+            best[rows[better]] = value[better]
+            found[rows[better]] = poses[nearest[better]]
     return found
 
 

@@ -78,21 +78,35 @@ class FrameScores(NamedTuple):
         """H."""
         return len(self.rank_counts) - 1
 
+    @property
+    def num_failed(self) -> int:
+        """Scored frames whose hypotheses are not all finite; averages leave them out."""
+        return int((~np.isfinite(self.values["mean"]["mpjpe"])).sum())
+
     def calibration(self) -> dict[str, float]:
         """Coverage error, CRPS and energy score in metres, rank correlation of spread and error.
 
         The correlation is Spearman's, of the spread and the MPJPE of the mean pose over frames;
-        NaN where all hypotheses are alike.
+        NaN where all hypotheses are alike. The coverage error is NaN for a single hypothesis.
+        Frames without an answer are left out.
+
+        Raises:
+          ValueError: No frame has finite hypotheses.
         """
-        error = self.values["mean"]["mpjpe"]
-        varies = np.ptp(self.spread) > 0 and np.ptp(error) > 0
+        answered = np.isfinite(self.values["mean"]["mpjpe"])
+        if not answered.any():
+            raise ValueError("values: expected a frame with finite hypotheses, got none")
+        error, spread = self.values["mean"]["mpjpe"][answered], self.spread[answered]
+        varies = np.ptp(spread) > 0 and np.ptp(error) > 0
+        several = self.num_hypotheses > 1
         return {
-            "coverage_error": coverage_error(self.rank_counts),
-            "crps": float(self.crps.mean()),
-            "energy_score": float(self.energy.mean()),
-            "spread": float(self.spread.mean()),
+            # One hypothesis has no quantiles.
+            "coverage_error": coverage_error(self.rank_counts) if several else float("nan"),
+            "crps": float(self.crps[answered].mean()),
+            "energy_score": float(self.energy[answered].mean()),
+            "spread": float(spread.mean()),
             "spread_error_correlation": (
-                float(spearmanr(self.spread, error).statistic) if varies else float("nan")
+                float(spearmanr(spread, error).statistic) if varies else float("nan")
             ),
         }
 
@@ -126,7 +140,9 @@ def score_items(
         ranks, scores = scores["ranks"], {k: v for k, v in scores.items() if k != "ranks"}
         parts.append(jax.tree.map(lambda x, keep=frames: np.asarray(x)[keep], scores))
         num_ranks = hypotheses.shape[1] + 1
-        counts.append(np.bincount(np.asarray(ranks)[frames].ravel(), minlength=num_ranks))
+        # A frame without an answer (NaN) has no ranks.
+        answered = frames & np.isfinite(hypotheses).all(axis=(1, 3, 4))
+        counts.append(np.bincount(np.asarray(ranks)[answered].ravel(), minlength=num_ranks))
     joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
     sequence, frame = _places(items)
     values = {rule: dict(found) for rule, found in joined["values"].items()}

@@ -59,7 +59,8 @@ def summarise(
       `rules`: by rule and metric the mean of each group (`groups`), of the groups (`mean`) and of
       all frames (`frames`); millimetres or percent, None where undefined. `needs`: what rules and
       metrics took beside the keypoints. `calibration`: see `FrameScores.calibration`, lengths in
-      millimetres. `num_hypotheses`, `num_frames`.
+      millimetres. `num_hypotheses`, `num_frames`, and `num_failed`: frames without a finite
+      answer, which all averages leave out.
     """
     names, group = _groups(scores, actions, subjects, by_subject=by_subject)
     rules = {
@@ -73,6 +74,7 @@ def summarise(
     return {
         "num_hypotheses": scores.num_hypotheses,
         "num_frames": len(scores.action),
+        "num_failed": scores.num_failed,
         "rules": rules,
         "calibration": calibration,
         "needs": {
@@ -104,6 +106,11 @@ def print_summary(summary: Mapping[str, Any], *, title: str) -> None:
         _print_groups(console, summary, metric, title)
     _print_metrics(console, summary, title)
     _print_calibration(console, summary)
+    if summary["num_failed"]:
+        console.print(
+            f"{summary['num_failed']} of {summary['num_frames']} frames have no finite answer and "
+            "are left out of every average"
+        )
 
 
 def _groups(
@@ -116,7 +123,7 @@ def _groups(
 
 
 def _means(values: NDArray, group: NDArray, names: list[str]) -> dict[str, Any]:
-    known = ~np.isnan(values)
+    known = np.isfinite(values)
     if not known.any():
         return {"groups": {}, "mean": None, "frames": None}
     found = action_means(values[known], group[known])

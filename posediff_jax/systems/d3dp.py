@@ -65,7 +65,9 @@ def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> S
     return System(
         init=partial(_init, model),
         loss=partial(_loss, model, schedule, process.clip, loss),
-        sample=partial(sample_poses, model, schedule, process.clip, sampler),
+        sample=partial(
+            sample_poses, model=model, schedule=schedule, clip=process.clip, options=sampler
+        ),
     )
 
 
@@ -124,7 +126,7 @@ def _loss(
     axis_name: str | None = None,
 ) -> tuple[Array, Aux]:
     pose, keypoints = training_pair(batch, model.skeleton)
-    draw = jax.vmap(partial(draw_target, schedule))
+    draw = jax.vmap(partial(draw_target, schedule=schedule))
     depth_keys, t, noise = draw(item_keys(key, batch.index), pose)
     x_t = jnp.clip(q_sample(schedule, pose, t, noise), -clip, clip)
     output = apply_windows(depth_keys, model, variables, keypoints, x_t, t, train=train)
@@ -133,7 +135,7 @@ def _loss(
     return scaled, Aux(metrics={"loss": loss}, mutable={})
 
 
-def draw_target(schedule: Schedule, key: Array, pose: Array) -> tuple[Array, Array, Array]:
+def draw_target(key: Array, pose: Array, *, schedule: Schedule) -> tuple[Array, Array, Array]:
     """A key, one timestep for the whole window, and noise for all joints, the root too."""
     t_key, noise_key, depth_key = jax.random.split(key, 3)
     t = jax.random.randint(t_key, (), 0, schedule.num_timesteps)
@@ -141,14 +143,14 @@ def draw_target(schedule: Schedule, key: Array, pose: Array) -> tuple[Array, Arr
 
 
 def sample_poses(
-    model: D3DPDenoiser | DDHPoseDenoiser,
-    schedule: Schedule,
-    clip: float,
-    options: SamplerOptions,
     key: Array,
     variables: Variables,
     batch: PoseBatch,
     *,
+    model: D3DPDenoiser | DDHPoseDenoiser,
+    schedule: Schedule,
+    clip: float,
+    options: SamplerOptions,
     num_hypotheses: int,
     return_trajectory: bool = False,
 ) -> SampleResult:

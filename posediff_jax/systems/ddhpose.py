@@ -122,7 +122,7 @@ def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> S
     return System(
         init=partial(_init, model),
         loss=partial(_loss, model, schedule, process.clip, loss),
-        sample=partial(sample, model, schedule, process.clip, sampler),
+        sample=partial(sample, model=model, schedule=schedule, clip=process.clip, options=sampler),
     )
 
 
@@ -309,14 +309,14 @@ def _normals(keys: Any, shape: tuple[int, ...], dtype: Any) -> Bones:
 
 
 def sample_bones(
-    model: DDHPoseDenoiser,
-    schedule: Schedule,
-    clip: float,
-    options: SamplerOptions,
     key: Array,
     variables: Variables,
     batch: PoseBatch,
     *,
+    model: DDHPoseDenoiser,
+    schedule: Schedule,
+    clip: float,
+    options: SamplerOptions,
     num_hypotheses: int,
     return_trajectory: bool = False,
 ) -> SampleResult:

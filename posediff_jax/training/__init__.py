@@ -10,6 +10,7 @@ from posediff_jax.training.ema import constant_ema as constant_ema
 from posediff_jax.training.ema import ema_decay as ema_decay
 from posediff_jax.training.ema import make_ema as make_ema
 from posediff_jax.training.ema import update_ema as update_ema
+from posediff_jax.training.lock import only_run as only_run
 from posediff_jax.training.loop import train as train
 from posediff_jax.training.metrics_log import MetricsLog as MetricsLog
 from posediff_jax.training.metrics_log import read_metrics as read_metrics

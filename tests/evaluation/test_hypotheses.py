@@ -128,6 +128,23 @@ def test_equal_hypotheses_have_no_correlation():
     assert np.isnan(found["spread_error_correlation"])
 
 
+def test_frames_without_an_answer_are_counted_and_left_out():
+    items = scored_items(scored(1))
+
+    def draw(pose):
+        found = hypotheses_of(pose)
+        found[0, 1] = np.nan
+        return found
+
+    found = score_items(items, (draw(b.pose) for b, _ in items.batches(6)), batch_size=6)
+    assert found.num_failed == 3
+    assert found.rank_counts.sum() == 15 * 16 * 3
+    assert all(np.isfinite(value) for value in found.calibration().values())
+    nothing = (np.full_like(hypotheses_of(b.pose), np.nan) for b, _ in items.batches(6))
+    with pytest.raises(ValueError, match="values: expected a frame with finite hypotheses"):
+        score_items(items, nothing, batch_size=6).calibration()
+
+
 def test_official_uses_the_depth_of_the_root():
     scores = run(official=True)
     sequence = VIEWS.sequences[0]

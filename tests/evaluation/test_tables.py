@@ -81,6 +81,14 @@ def test_the_summary_is_json_and_says_what_was_needed():
     assert (found["num_hypotheses"], found["num_frames"]) == (2, 5)
 
 
+def test_frames_without_an_answer_are_said(capsys):
+    found = summary(mpjpe=[0.1, np.nan, 0.5, 0.5, 0.9])
+    assert found["num_failed"] == 1
+    assert found["rules"]["mean"]["mpjpe"]["groups"]["Sitting"] == pytest.approx(100)
+    print_summary(found, title="a method")
+    assert "1 of 5 frames have no finite answer" in capsys.readouterr().out
+
+
 def test_the_tables_mark_oracles(capsys):
     print_summary(summary(), title="a method")
     text = capsys.readouterr().out

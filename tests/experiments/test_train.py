@@ -84,17 +84,38 @@ def test_protocols_belong_to_their_data(workdir):
 
 @pytest.mark.parametrize("name", ["mlp", pytest.param("modgcn", marks=pytest.mark.slow)])
 def test_regression_trains_by_the_same_loop(name, tmp_path):
-    config = tiny(name)
-    config.model.width = 32
-    config.training.update(batch_size=16, num_steps=2, log_every=1, save_every=2, eval_every=2)
-    config.optimizer.warmup_steps = 0
-    config.data.train_views = 1
-    train.run(config, tmp_path)
+    train.run(tiny(f"tiny,{name}"), tmp_path)
     summary = evaluate.run(tmp_path)
     assert summary["num_hypotheses"] == 1
     assert summary["calibration"]["spread"] == 0
+    assert summary["calibration"]["coverage_error"] is None
     with pytest.raises(ValueError, match="num_hypotheses: expected 1"):
         evaluate.run(tmp_path, num_hypotheses=2)
+
+
+def test_variants_may_be_written_in_any_order():
+    get = diffupose_cmu.get_config
+    for names in ("tiny,mlp", "tiny,unet", "width64,linear,tiny"):
+        backwards = ",".join(reversed(names.split(",")))
+        assert get(names).to_dict() == get(backwards).to_dict()
+    for names in ("mlp,linear", "unet,vanilla", "tiny,huge"):
+        with pytest.raises(ValueError, match="config argument: "):
+            get(names)
+
+
+@pytest.mark.parametrize("name", ["train_hypotheses", "num_hypotheses", "batch_size"])
+def test_evaluation_is_checked_before_anything_is_read(name, tmp_path):
+    config = tiny(data={"kind": "cmu17", "root": "nowhere", "frames": 1})
+    config.evaluation[name] = 0
+    with pytest.raises(ValueError, match=rf"evaluation\.{name}: expected at least 1, got 0"):
+        train.run(config, tmp_path)
+
+
+def test_evaluation_does_not_replace_other_figures(workdir):
+    evaluate.run(workdir, sampler={"num_steps": 1}, step=10)
+    assert (workdir / "evaluation_unseen_H2_step-10_num_steps-1.json").is_file()
+    with pytest.raises(ValueError, match="out: expected a file, got the folder"):
+        evaluate.run(workdir, out=workdir)
 
 
 def test_baselines(capsys):
@@ -127,6 +148,7 @@ class TestData:
         assert data.heldout.num_frames == 2 * 3
         with pytest.raises(ValueError, match="does not give the arrays of cmu17-val-v1"):
             load_test(config)
+        assert 0 < load_test(config, "val").num_frames <= 6 * 4 * 3
         with pytest.raises(ValueError, match="skeleton: cmu17-val-v1 has 'h36m_17'"):
             load_test(tiny(skeleton="h36m_16", data={"kind": "cmu17", "root": str(tmp_path)}))
 
@@ -136,6 +158,8 @@ class TestData:
             ({"kind": "imagenet"}, r"data\.kind: expected one of"),
             ({"kind": "cmu17"}, "data.root: expected the folder of the cmu17 files"),
             ({"frames": 0}, "data.frames: expected at least 1"),
+            ({"heldout_every": 1}, r"data\.heldout_every: expected 0 or at least 2"),
+            ({"heldout_every": 9}, r"data\.heldout_every: expected at most 6 clips, got 9"),
             ({"heldout_every": -1}, "data.heldout_every: expected at least 0"),
             ({"views": 3}, "data.views: unknown field"),
         ],

@@ -145,7 +145,7 @@ class TestLoop(LoopScene):
         z = RNG.normal(size=(20, 3, 17, 3)).astype(np.float32)
         quiet, noisy = self.run(), self.run(noise=z)
         assert jnp.abs(noisy.pose - quiet.pose).max() > 1e-3
-        np.testing.assert_array_equal(self.run(noise=0 * z).pose, quiet.pose)
+        np.testing.assert_allclose(self.run(noise=0 * z).pose, quiet.pose, atol=1e-5)
         one, two = (self.run(noise_key=jax.random.key(seed)).pose for seed in (0, 1))
         assert jnp.abs(one - two).max() > 1e-3
 

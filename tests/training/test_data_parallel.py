@@ -85,7 +85,7 @@ def one(table):
 
 
 def assert_close(left, right):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), left, right)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), left, right)
 
 
 def test_eight_devices_equal_one(eight, one):

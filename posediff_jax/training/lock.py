@@ -29,6 +29,7 @@ def only_run(workdir: str | os.PathLike[str]) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(
-                    f"workdir: expected a folder that no other run uses, but one writes to {workdir}"
+                    f"workdir: expected a folder that no other run uses, got {workdir}, "
+                    "which one is writing to"
                 ) from None
         yield

@@ -22,9 +22,9 @@ def test_one_run_to_a_folder(tmp_path):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="workdir: expected a folder that no other run uses"):
-            with only_run(folder):
-                raise AssertionError("the folder was not held")
+        message = "workdir: expected a folder that no other run uses"
+        with pytest.raises(ValueError, match=message), only_run(folder):
+            raise AssertionError("the folder was not held")
         with only_run(tmp_path / "another"):
             pass
         other.kill()

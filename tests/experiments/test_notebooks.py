@@ -35,6 +35,7 @@ def test_outputs_are_stripped(path):
     assert all(c["outputs"] == [] and c["execution_count"] is None for c in code_cells(path))
 
 
+@pytest.mark.slow
 def test_hypotheses(tmp_path):
     train.run(tiny(), tmp_path)
     names = execute(

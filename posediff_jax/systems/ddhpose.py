@@ -269,7 +269,9 @@ def _loss(
     pose, keypoints = training_pair(batch, model.skeleton)
     tree = bone_tree(model.skeleton)
     draw: Any = _draw_target if model.disentangled_input else d3dp.draw_target
-    depth_keys, t, noise = jax.vmap(partial(draw, schedule))(item_keys(key, batch.index), pose)
+    depth_keys, t, noise = jax.vmap(partial(draw, schedule=schedule))(
+        item_keys(key, batch.index), pose
+    )
     noisy: Any
     if model.disentangled_input:
         noisy = noisy_slots(schedule, pose, t, noise, tree, clip=clip)
@@ -296,7 +298,7 @@ def total_loss(terms: Mapping[str, Array], options: LossOptions) -> Array:
     return options.position_weight * terms["position"] + bones
 
 
-def _draw_target(schedule: Schedule, key: Array, pose: Array) -> tuple[Array, Array, Bones]:
+def _draw_target(key: Array, pose: Array, *, schedule: Schedule) -> tuple[Array, Array, Bones]:
     """A key, one timestep for the whole window, and noise for all slots, the root's too."""
     t_key, *keys, depth_key = jax.random.split(key, 4)
     t = jax.random.randint(t_key, (), 0, schedule.num_timesteps)

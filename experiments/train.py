@@ -106,7 +106,9 @@ def drawn_curves(workdir: Path) -> Iterator[None]:
         try:
             if lines:
                 plot_curves(workdir / "curves.png", lines)
-        except ImportError as error:
+        except (ImportError, OSError) as error:
+            # Never instead of what ended the block, such as a full disk.
+            (workdir / "curves.partial.png").unlink(missing_ok=True)
             print(f"no curves.png: {error}")
 
 

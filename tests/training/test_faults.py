@@ -116,7 +116,7 @@ def assert_same_run(workdir, undisturbed):
     assert trained == list(range(1, NUM_STEPS + 1))
     assert lines == lines_of(undisturbed)
     names = {path.name for path in workdir.iterdir()}
-    assert names == {"checkpoints", "config.json", "curves.png", "metrics.jsonl"}
+    assert names == {".lock", "checkpoints", "config.json", "curves.png", "metrics.jsonl"}
 
 
 def kill_points(seed):

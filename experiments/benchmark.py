@@ -29,12 +29,18 @@ from posediff_jax.process.schedules import cosine_schedule
 from posediff_jax.samplers.aggregate import mean_pose
 from posediff_jax.samplers.hypotheses import fan_out
 from posediff_jax.skeleton import H36M_16
-from posediff_jax.systems.diffupose import SamplerOptions, bind_predict, run_sampler
+from posediff_jax.systems.diffupose import SamplerName, SamplerOptions, bind_predict, run_sampler
 from posediff_jax.types import Array, Variables
 
 # Table VI of the paper: DDIM with 2 to 20 of 100 steps, and DDPM.
 NUM_TIMESTEPS = 100
-TABLE_VI = (("ddim", 2), ("ddim", 5), ("ddim", 10), ("ddim", 20), ("ddpm", NUM_TIMESTEPS))
+TABLE_VI: tuple[tuple[SamplerName, int], ...] = (
+    ("ddim", 2),
+    ("ddim", 5),
+    ("ddim", 10),
+    ("ddim", 20),
+    ("ddpm", NUM_TIMESTEPS),
+)
 
 
 def run_diffupose(
@@ -93,7 +99,7 @@ def run_diffupose(
 
 
 def _sampler(
-    model: DiffuPoseGCN, name: str, steps: int, hypotheses: int
+    model: DiffuPoseGCN, name: SamplerName, steps: int, hypotheses: int
 ) -> Callable[[Variables, Array, Array], Array]:
     schedule = cosine_schedule(NUM_TIMESTEPS)
     options = SamplerOptions(name=name, num_steps=steps)

@@ -131,18 +131,20 @@ def _batch(windows: int, frames: int) -> PoseBatch:
     """Windows of random poses; only their shapes matter here."""
     rng = np.random.default_rng(0)
     shape = (windows, frames, H36M_17.num_joints)
-    keypoints = rng.uniform(-1, 1, (*shape, 2)).astype(np.float32)
+    keypoints: Any = rng.uniform(-1, 1, (*shape, 2)).astype(np.float32)
     camera = default_camera((1000, 1000))
     # PoseBatch is typed by what its leaves become on a device.
+    ones: Any = np.ones(shape, np.float32)
+    pose: Any = rng.normal(0, 0.3, (*shape, 3)).astype(np.float32)
     numbers: Any = np.arange(windows, dtype=np.int32)
     return PoseBatch(
-        keypoints=keypoints,  # type: ignore[arg-type]
-        keypoints_px=500 * keypoints + 500,  # type: ignore[arg-type]
-        confidence=np.ones(shape, np.float32),  # type: ignore[arg-type]
-        mask=np.ones(shape[:2], np.float32),  # type: ignore[arg-type]
+        keypoints=keypoints,
+        keypoints_px=500 * keypoints + 500,
+        confidence=ones,
+        mask=ones[..., 0],
         index=numbers,
         subject=0 * numbers,
         action=0 * numbers,
         camera=jax.tree.map(lambda x: np.broadcast_to(x, (windows, *np.shape(x))), camera),
-        pose=rng.normal(0, 0.3, (*shape, 3)).astype(np.float32),  # type: ignore[arg-type]
+        pose=pose,
     )

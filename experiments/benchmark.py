@@ -3,6 +3,7 @@
 python -m experiments.benchmark --suite=diffupose [--width=384] [--dtype=float32] [--json=FILE]
 python -m experiments.benchmark --suite=zedo [--width=1024] [--iterations=20]
 python -m experiments.benchmark --suite=ddhpose [--width=512] [--windows=1] [--dtype=float32]
+python -m experiments.benchmark --suite=ddhpose-parts  # where the time of one evaluation goes
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmark_ddhpose import run_ddhpose
+from experiments.benchmark_ddhpose import run_ddhpose, run_parts
 from experiments.benchmark_zedo import run_zedo
 from experiments.common import start, write_json
 from posediff_jax.denoisers.diffupose import DiffuPoseGCN
@@ -133,9 +134,10 @@ def run_suite(suite: str, given: Any) -> tuple[list[dict[str, Any]], str]:
         width = given.width or 1024
         rows = run_zedo(width=width, iterations=given.iterations, **common)
         name, unit, flops = "ZeDO's loop", "pose", score_mlp_flops(17, width)
-    elif suite == "ddhpose":
+    elif suite in ("ddhpose", "ddhpose-parts"):
         width = given.width or 512
-        rows = run_ddhpose(width=width, windows=given.windows, **common)
+        run = run_ddhpose if suite == "ddhpose" else run_parts
+        rows = run(width=width, windows=given.windows, **common)
         name, unit, flops = (
             "DDHPose",
             "window of 243 frames",
@@ -162,7 +164,8 @@ def main(argv: list[str]) -> None:
 
 def define_flags() -> None:
     """Not on import: several scripts have flags of the same name."""
-    flags.DEFINE_enum("suite", "diffupose", ["diffupose", "ddhpose", "zedo"], "What to time.")
+    suites = ["diffupose", "ddhpose", "ddhpose-parts", "zedo"]
+    flags.DEFINE_enum("suite", "diffupose", suites, "What to time.")
     flags.DEFINE_integer("width", 0, "Width of the network; 0 for the published one.")
     flags.DEFINE_integer("chains", 256, "DiffuPose: chains in one call, poses times hypotheses.")
     flags.DEFINE_integer("windows", 1, "DDHPose: windows of 243 frames in one call.")

@@ -61,7 +61,7 @@ def published(system: str, *, learning_rate: float, decay_rate: float, epochs: i
 def diffusion(config: ConfigDict) -> ConfigDict:
     """Adds the process and the sampler of D3DP and DDHPose (H = W = 1)."""
     config.process = ConfigDict({"schedule": "cosine", "num_timesteps": 1000, "clip": 1.1})
-    config.sampler = ConfigDict({"num_steps": 1, "eta": 1.0, "flip": True, "max_chains": 4})
+    config.sampler = ConfigDict({"num_steps": 1, "eta": 1.0, "flip": True, "max_chains": 1})
     return config
 
 

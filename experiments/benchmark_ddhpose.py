@@ -35,7 +35,7 @@ def run_ddhpose(
     dtype: str = "float32",
     repeats: int = 5,
     sampling: tuple[tuple[int, int], ...] = SAMPLING,
-    max_chains: int = 4,
+    max_chains: int = 1,
 ) -> list[dict[str, Any]]:
     """Times the forward pass, the training step and sampling on one device.
 

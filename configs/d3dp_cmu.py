@@ -9,9 +9,12 @@ Hardware: `small`: 2 CPU cores, 15 minutes. Without it the published size, for a
 Expected: see experiments/README.md.
 
 Arguments, joined by commas: `small` (27 frames, width 64, depth 4), `tiny` (seconds, for tests).
+Also those of `configs/occluded.py`, which hide joints.
 """
 
 from ml_collections import ConfigDict
+
+from configs import occluded
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -94,4 +97,5 @@ def _tiny(config: ConfigDict) -> None:
 _VARIANTS = {
     "small": _small,
     "tiny": _tiny,
+    **occluded.VARIANTS,
 }

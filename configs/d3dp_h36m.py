@@ -12,9 +12,12 @@ Expected: DDHPose's paper reports 39.5 mm at H = 20, W = 10 (CPN keypoints; by J
 Arguments, joined by commas: `cpn` or `gt` (keypoints), `heldout` (subject S8 chooses the
 checkpoint instead of being trained on; the release trains on all five and chooses by the test
 subjects), `small` (27 frames, width 64, depth 4), `tiny`.
+Also those of `configs/occluded.py`, which hide joints.
 """
 
 from ml_collections import ConfigDict
+
+from configs import occluded
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -106,4 +109,5 @@ _VARIANTS = {
     "heldout": _heldout,
     "small": _small,
     "tiny": _tiny,
+    **occluded.VARIANTS,
 }

@@ -11,9 +11,12 @@ Expected: see experiments/README.md.
 Arguments, joined by commas: `small` (27 frames, width 64, depth 4), `tiny` (seconds, for tests).
 Ablations of the paper: `pose_input`, `bone_output` (Table 4), `no_levels`, `no_hrst`, `no_hrtt`
 (Table 5), `position_only`, `printed_loss` (Table 6).
+Also those of `configs/occluded.py`, which hide joints.
 """
 
 from ml_collections import ConfigDict
+
+from configs import occluded
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -115,4 +118,5 @@ _VARIANTS = {
     "no_hrtt": lambda config: config.model.update(hrtt=False),
     "position_only": lambda config: config.loss.update(length_weight=0.0, direction_weight=0.0),
     "printed_loss": lambda config: config.loss.update(bone_errors="printed"),
+    **occluded.VARIANTS,
 }

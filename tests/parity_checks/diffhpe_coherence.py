@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from posediff_jax.camera import (
     camera_from_vector,
     camera_to_world,
-    intrinsics_vector,
     project,
     to_pixels,
     to_screen,
@@ -41,6 +40,7 @@ from posediff_jax.samplers.aggregate import mean_pose, reprojection_pose
 from posediff_jax.skeleton import H36M_16, H36M_17, segments
 from posediff_jax.training.optimizers import make_optimizer
 from posediff_jax.training.plateau import Plateau, PlateauState
+from posediff_jax.types import Camera
 from tests.parity_checks.diffupose_common import Outputs, skeleton_of
 from tests.parity_checks.fixture import Check, Fixture
 
@@ -199,7 +199,11 @@ def data(fixture: Fixture) -> Outputs:
     count = len(camera.focal)
     seen = world_to_camera(camera, jnp.broadcast_to(world, (count, *world.shape)))
     number = jnp.arange(count) % (count // len(lenses))
-    vector = [intrinsics_vector(camera), camera.orientation, camera.position, number[:, None]]
+    # The release rounds what it has divided to float32, as these float32 operations do.
+    intrinsics = jnp.asarray(np.concatenate([rounded_intrinsics(lens) for lens in lenses]), float)
+    vector = [intrinsics, camera.orientation, camera.position, number[:, None]]
+    # Screen units are the pixels of an image of 2 x 2, moved by 1.
+    lens = camera_from_vector(intrinsics, (2, 2))
     ours: dict[str, ArrayLike] = {
         "out_camera_vectors": jnp.concatenate(vector, axis=-1),
         "out_camera_frame": seen,
@@ -207,8 +211,7 @@ def data(fixture: Fixture) -> Outputs:
         "out_root_relative": root_center(seen, root=0),
     }
     for name, distort in (("projected", True), ("projected_linear", False)):
-        points = project(camera, seen, distort=distort, clamp=1.0)
-        ours[f"out_{name}"] = to_screen(points, camera.image_size)
+        ours[f"out_{name}"] = project(lens, seen, distort=distort, clamp=1.0) - 1.0
     for output in fixture.outputs:
         found = re.fullmatch(r"out_norm_(\d+)", output)
         if found:
@@ -216,6 +219,17 @@ def data(fixture: Fixture) -> Outputs:
             screen = to_screen(pixels, size)
             ours |= {output: screen, output.replace("norm", "denorm"): to_pixels(screen, size)}
     return ours
+
+
+def rounded_intrinsics(camera: Camera) -> Any:
+    """The 9-vectors of float32 cameras, `(4, 9)` float32."""
+    width, height = camera.image_size[:, :1], camera.image_size[:, 1:]
+    corner = np.concatenate([np.ones_like(width), height.astype(float) / width], axis=1)
+    middle = (camera.center / width * 2).astype(float) - corner
+    focal = camera.focal / width * 2
+    return np.concatenate(
+        [focal, middle.astype(np.float32), camera.radial, camera.tangential], axis=1
+    )
 
 
 def skeleton(fixture: Fixture) -> Outputs:

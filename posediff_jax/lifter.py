@@ -271,15 +271,18 @@ def _batch(
     rows: NDArray,
 ) -> PoseBatch:
     pixels: Any = points[index[rows]]
+    certain: Any = confidence[index[rows]]
+    screen = np.asarray(to_screen(pixels, np.asarray(camera.image_size)))
     cameras = jax.tree.map(
         lambda leaf: np.broadcast_to(np.asarray(leaf), (len(rows), *np.shape(leaf))), camera
     )
     zeros: Any = np.zeros(len(rows), np.int32)
     number: Any = rows.astype(np.int32)
     return PoseBatch(
-        keypoints=to_screen(pixels, np.asarray(camera.image_size)),
+        # Zero, not nearly so: what networks were shown in training.
+        keypoints=np.where(certain[..., None] > 0, screen, 0),  # type: ignore[arg-type]
         keypoints_px=pixels,
-        confidence=confidence[index[rows]],  # type: ignore[arg-type]
+        confidence=certain,
         mask=shown[rows],  # type: ignore[arg-type]
         index=number,
         subject=zeros,

@@ -4,12 +4,25 @@ Neither looks at a ground truth (DiffHPE, section 5.4). Both take the body's seg
 "official" as in the released code, "anatomical" with the skeleton's own bones.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import jax.numpy as jnp
 import numpy as np
 
 from posediff_jax.geometry import segment_lengths
 from posediff_jax.skeleton import Skeleton, segments
 from posediff_jax.types import Array
+
+# As `metrics.NEEDS`, by the names that reports have: "_anatomical" says which segments.
+NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "symmetry_gap": (),
+        "symmetry_gap_anatomical": (),
+        "segment_std": ("several frames",),
+        "segment_std_anatomical": ("several frames",),
+    }
+)
 
 
 def side_differences(poses: Array, skeleton: Skeleton, *, bones: str = "official") -> Array:

@@ -27,11 +27,6 @@ NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "mpjve": ("ground truth",),
         "pck": ("ground truth",),
         "auc": ("ground truth",),
-        # Of `evaluation.coherence`.
-        "symmetry_gap": (),
-        "symmetry_gap_anatomical": (),
-        "segment_std": ("several frames",),
-        "segment_std_anatomical": ("several frames",),
     }
 )
 

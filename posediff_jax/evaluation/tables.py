@@ -10,18 +10,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from posediff_jax.evaluation import coherence, metrics
 from posediff_jax.evaluation.hypotheses import RULES, FrameScores
-from posediff_jax.evaluation.metrics import NEEDS
 from posediff_jax.evaluation.protocols import action_means
 
 # Printed in millimetres; the others are shares, printed in percent.
 ERRORS = ("mpjpe", "rerooted_mpjpe", "p_mpjpe", "n_mpjpe", "mpjve")
-COHERENCE = (
-    *("symmetry_gap", "symmetry_gap_anatomical"),
-    *("segment_std", "segment_std_anatomical"),
-)
+COHERENCE = tuple(coherence.NEEDS)
 LENGTHS = (*ERRORS, *COHERENCE)
 METRICS = (*LENGTHS, "pck", "auc")
+_NEEDS = {**metrics.NEEDS, **coherence.NEEDS}
 _COMPARED = (*ERRORS, "pck", "auc")
 
 # Column heads of the papers' Human3.6M tables, in their order.
@@ -85,7 +83,7 @@ def summarise(
         "calibration": calibration,
         "needs": {
             "rules": {rule: list(RULES[rule]) for rule in rules},
-            "metrics": {metric: list(NEEDS[metric]) for metric in METRICS},
+            "metrics": {metric: list(_NEEDS[metric]) for metric in METRICS},
         },
         "units": {
             "rules": {metric: "mm" if metric in LENGTHS else "percent" for metric in METRICS},

@@ -38,9 +38,7 @@ def test_segments_and_gap(bones):
 def test_deviations(bones, ddof):
     expected = lengths(POSES, bones).std(axis=1, ddof=ddof)
     options = {"bones": bones, "ddof": ddof}
-    np.testing.assert_allclose(
-        segment_deviations(POSES, H36M_17, **options), expected, rtol=1e-4
-    )
+    np.testing.assert_allclose(segment_deviations(POSES, H36M_17, **options), expected, rtol=1e-4)
     np.testing.assert_allclose(
         segment_std(POSES, H36M_17, **options), expected.mean(axis=-1), rtol=1e-4
     )

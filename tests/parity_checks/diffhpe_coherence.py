@@ -101,9 +101,7 @@ def by_reprojection(fixture: Fixture, samples: Any) -> Outputs:
     root = root[..., 0, :]
     # Screen units are the pixels of an image of 2 x 2, moved by 1.
     camera = camera_from_vector(vector[:, 0], (2, 2))
-    pose, _ = reprojection_pose(
-        samples[: len(root)], keypoints + 1.0, camera, root=root, clamp=1.0
-    )
+    pose, _ = reprojection_pose(samples[: len(root)], keypoints + 1.0, camera, root=root, clamp=1.0)
     return {"out_reproj_pose_m": pose + root[..., None, :]}
 
 

@@ -87,7 +87,8 @@ def scored_items(
       occlusion: Which joints are hidden, the same ones for every system; None hides nothing.
 
     Raises:
-      ValueError: `scored` does not fit the sequences, nothing is scored, or errors as in `item_table`.
+      ValueError: `scored` does not fit the sequences, nothing is scored, or what is to be hidden
+        does not fit windows or skeleton.
     """
     views, scored = scored_views
     _check_scored(views, scored)

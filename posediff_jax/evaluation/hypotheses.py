@@ -238,8 +238,8 @@ def _coherence(pose: Array, mask: Array, skeleton: Skeleton) -> dict[str, Array]
         gap = steadiness = jnp.full(pose.shape[:2], jnp.nan, pose.dtype)
         if bones == "anatomical" or skeleton.name in RELEASED_SEGMENTS:
             gap = symmetry_gap(pose, skeleton, bones=bones)
-            deviation = segment_std(pose, skeleton, bones=bones)
-            steadiness = jnp.where(whole, deviation[:, None], jnp.nan)
+            deviation = segment_std(pose, skeleton, bones=bones)[:, None]
+            steadiness = jnp.where(whole, deviation, jnp.full_like(gap, jnp.nan))
         figures[f"symmetry_gap{suffix}"] = gap
         figures[f"segment_std{suffix}"] = steadiness
     return figures

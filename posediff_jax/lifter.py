@@ -272,18 +272,21 @@ def _batch(
 ) -> PoseBatch:
     pixels: Any = points[index[rows]]
     certain: Any = confidence[index[rows]]
-    screen = np.asarray(to_screen(pixels, np.asarray(camera.image_size)))
+    screen: Any = to_screen(pixels, np.asarray(camera.image_size))
+    # Zero, not nearly so: what networks were shown in training.
+    screen = np.where(certain[..., None] > 0, screen, 0)
     cameras = jax.tree.map(
         lambda leaf: np.broadcast_to(np.asarray(leaf), (len(rows), *np.shape(leaf))), camera
     )
+    # PoseBatch is typed by what its leaves become on a device.
+    mask: Any = shown[rows]
     zeros: Any = np.zeros(len(rows), np.int32)
     number: Any = rows.astype(np.int32)
     return PoseBatch(
-        # Zero, not nearly so: what networks were shown in training.
-        keypoints=np.where(certain[..., None] > 0, screen, 0),  # type: ignore[arg-type]
+        keypoints=screen,
         keypoints_px=pixels,
         confidence=certain,
-        mask=shown[rows],  # type: ignore[arg-type]
+        mask=mask,
         index=number,
         subject=zeros,
         action=zeros,

@@ -37,7 +37,7 @@ from posediff_jax.evaluation.metrics import joint_error, mpjpe, p_mpjpe
 from posediff_jax.evaluation.oracle import best_hypothesis, take_hypothesis
 from posediff_jax.geometry import root_center, segment_lengths
 from posediff_jax.samplers.aggregate import mean_pose, reprojection_pose
-from posediff_jax.skeleton import H36M_16, H36M_17, segments
+from posediff_jax.skeleton import H36M_16, H36M_17, Skeleton, segments
 from posediff_jax.training.optimizers import make_optimizer
 from posediff_jax.training.plateau import Plateau, PlateauState
 from posediff_jax.types import Camera
@@ -233,13 +233,10 @@ def rounded_intrinsics(camera: Camera) -> Any:
 def skeleton(fixture: Fixture) -> Outputs:
     """Constants of 17 and 16 joints."""
     from posediff_jax.denoisers.graph import mean_adjacency
-    from posediff_jax.denoisers.grouped import JOINT_GROUPS, pooled_joints
 
-    tree = {17: H36M_17, 16: H36M_16}[len(fixture["out_parents"])]
+    tree = {17: H36M_17, 16: H36M_16}[len(fixture.meta["joint_names"])]
     released = segments(tree, bones="official")
     ends = [child for child, _ in released]
-    groups = JOINT_GROUPS[tree.name]
-    order = np.concatenate(groups)
     return {
         "out_parents": tree.parents,
         "out_bones_metric": released,
@@ -248,10 +245,21 @@ def skeleton(fixture: Fixture) -> Outputs:
         "out_bones_right": [ends.index(joint) for joint in tree.right],
         "out_joints_left": tree.left,
         "out_joints_right": tree.right,
+        "out_adjacency": mean_adjacency(tree),
+        **grouped_joints(tree),
+    }
+
+
+def grouped_joints(tree: Skeleton) -> Outputs:
+    """The joints in the order of the groups of the non-local block, and what it pools."""
+    from posediff_jax.denoisers.grouped import JOINT_GROUPS, pooled_joints
+
+    groups = JOINT_GROUPS[tree.name]
+    order = np.concatenate(groups)
+    return {
         "out_grouped_order": order,
         "out_restored_order": np.argsort(order),
         "out_pool_pairs": pooled_joints(groups, "official"),
-        "out_adjacency": mean_adjacency(tree),
     }
 
 

@@ -149,7 +149,7 @@ def make_evaluate(config: ConfigDict, system: System, items: ScoredItems) -> Eva
     key = stream_key(config.seed, "eval")
     plateau = make_plateau(config.optimizer)
     with_loss = plateau is not None and plateau.watch == "loss"
-    loss_of = jax.jit(partial(system.loss, train=False)) if with_loss else None
+    loss_of = jax.jit(partial(system.loss, train=False))
 
     def mean_loss(placed: Variables) -> float:
         total = count = 0.0

@@ -138,18 +138,20 @@ def test_bad_input(lifter, change, message):
         lifter(given.pop("keypoints"), **given)
 
 
+@pytest.fixture(scope="module")
+def repairing(tmp_path_factory):
+    """Trained with hidden joints: the lifter, its system and its weights."""
+    config = CONFIG.copy_and_resolve_references()
+    config.data.occlusion = ConfigDict({"pattern": "random", "rate": 0.2})
+    path = tmp_path_factory.mktemp("occluded")
+    system, variables = save(path, config)
+    return posediff_jax.load(path, batch_size=8), system, variables
+
+
 class TestMissingJoints:
     """Confidence 0: repaired by weights that were trained with hidden joints, refused by others."""
 
     SEEN = np.random.default_rng(5).uniform(size=(11, 17)) > 0.3
-
-    @pytest.fixture(scope="class")
-    def repairing(self, tmp_path_factory):
-        config = CONFIG.copy_and_resolve_references()
-        config.data.occlusion = ConfigDict({"pattern": "random", "rate": 0.2})
-        path = tmp_path_factory.mktemp("occluded")
-        system, variables = save(path, config)
-        return posediff_jax.load(path, batch_size=8), system, variables
 
     def lift(self, lifter, keypoints=KEYPOINTS, **options):
         given = {"camera": CAMERA, "key": KEY, "num_hypotheses": 2} | options

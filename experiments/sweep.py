@@ -71,6 +71,8 @@ def run(
         raise ValueError(
             "config.data: expected heldout_every or heldout_subjects, a search needs held-out data"
         )
+    # Before anything is written.
+    changed(config, draw(config.seed, 0, space, dropout_field))
     workdir = Path(workdir)
     path = workdir / "sweep.jsonl"
     deadline = None if max_seconds is None else time.monotonic() + max_seconds

@@ -8,9 +8,11 @@ The same command goes on where a killed run stopped. Leaves checkpoints, `metric
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -155,8 +157,8 @@ def make_evaluate(config: ConfigDict, system: System, items: ScoredItems) -> Eva
         total = count = 0.0
         for batch, frames in items.batches(options.batch_size):
             # The last batch repeats an item.
-            mask = np.asarray(batch.mask) * frames.any(axis=1, keepdims=True)
-            value, _ = loss_of(key, placed, batch.replace(mask=mask))
+            mask: Any = np.asarray(batch.mask) * frames.any(axis=1, keepdims=True)
+            value, _ = loss_of(key, placed, dataclasses.replace(batch, mask=mask))
             total, count = total + float(value) * mask.sum(), count + mask.sum()
         return total / count
 

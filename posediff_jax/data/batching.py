@@ -238,7 +238,7 @@ def mirror(
     return swapped
 
 
-def centre_missing(pixels: NDArray, confidence: NDArray, size: NDArray) -> NDArray:
+def centre_missing(pixels: NDArray, confidence: NDArray, size: Any) -> NDArray:
     """Puts joints of confidence 0 to the centre of the image, which is zero in screen units.
 
     Args:

@@ -235,9 +235,12 @@ def visible_joints_on_host(
       As `visible_joints`; errors as in it.
     """
     with _on_host():
-        key = occlusion_key(seed, stream, epoch)
         seen = visible_joints(
-            key, np.asarray(index), occlusion, num_frames=num_frames, skeleton=skeleton
+            occlusion_key(seed, stream, epoch),
+            jnp.asarray(index),
+            occlusion,
+            num_frames=num_frames,
+            skeleton=skeleton,
         )
         return np.asarray(seen)
 
@@ -281,7 +284,7 @@ def hidden_joints(pattern: str, skeleton: Skeleton) -> tuple[int, ...]:
 
 def span_frames(start: Array, length: int, num_frames: int) -> Array:
     """True for the frames `start, ..., start + length - 1` of F, `(...)` to `(..., F)`."""
-    frame, start = np.arange(num_frames), jnp.asarray(start)[..., None]
+    frame, start = jnp.arange(num_frames), jnp.asarray(start)[..., None]
     return (frame >= start) & (frame < start + length)
 
 

@@ -27,9 +27,9 @@ class PlateauState(NamedTuple):
       stale: Figures in a row that did not, scalar int32.
     """
 
-    scale: Array
-    best: Array
-    stale: Array
+    scale: Any
+    best: Any
+    stale: Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,7 +85,7 @@ def test_a_config_hides_joints_in_training_and_in_scoring(pattern):
     for found in (trained, scored, heldout):
         hidden = found.confidence == 0
         expected = {"none": 0, "random": 0.2, "consecutive_frames": 1 / 9}[pattern]
-        assert abs(hidden.mean() - expected) < 0.05
+        assert abs(hidden.mean() - expected) < 0.1
         assert (found.keypoints[hidden] == 0).all()
 
 

@@ -5,6 +5,8 @@ and `occluded_all` hide 2D joints as DiffHPE does (its section 5.3), at the publ
 `occluded_none` hides none. `visibility` shows the network in a third channel which joints are seen.
 """
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
 RATES = {
@@ -18,8 +20,11 @@ RATES = {
 }
 
 
-def _hide(config: ConfigDict, pattern: str) -> None:
-    config.data.occlusion = ConfigDict({"pattern": pattern, "rate": RATES[pattern]})
+def _hide(pattern: str) -> Callable[[ConfigDict], None]:
+    def change(config: ConfigDict) -> None:
+        config.data.occlusion = ConfigDict({"pattern": pattern, "rate": RATES[pattern]})
+
+    return change
 
 
 def _visibility(config: ConfigDict) -> None:
@@ -27,6 +32,6 @@ def _visibility(config: ConfigDict) -> None:
 
 
 VARIANTS = {
-    **{f"occluded_{name}": lambda config, name=name: _hide(config, name) for name in RATES},
+    **{f"occluded_{pattern}": _hide(pattern) for pattern in RATES},
     "visibility": _visibility,
 }

@@ -101,9 +101,10 @@ def draw(
     """The fields of one trial, from its number alone."""
     rng = np.random.default_rng((seed, trial))
     low, high = np.log(space["learning_rate"])
+    least, most = space["dropout"]
     return {
         RATE_FIELD: float(np.exp(rng.uniform(low, high))),
-        dropout_field: float(rng.uniform(*space["dropout"])),
+        dropout_field: float(rng.uniform(least, most)),
     }
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tests.parity_checks import ddhpose, diffupose, zedo
+from tests.parity_checks import ddhpose, diffhpe_coherence, diffupose, zedo
 from tests.parity_checks.fixture import Check, Fixture, Line, judge, read_fixture
 
 GOLDEN = Path(__file__).parent / "golden"
 SYSTEMS: dict[str, Mapping[str, Check]] = {
     "diffupose": diffupose.CHECKS,
     "ddhpose": ddhpose.CHECKS,
+    "diffhpe": diffhpe_coherence.CHECKS,
     "zedo": zedo.CHECKS,
 }
 

@@ -18,6 +18,10 @@ from posediff_jax.data.human36m import load_human36m as load_human36m
 from posediff_jax.data.humaneva import load_humaneva as load_humaneva
 from posediff_jax.data.motion import MotionClip as MotionClip
 from posediff_jax.data.npz import read_npz as read_npz
+from posediff_jax.data.occlusion import Occlusion as Occlusion
+from posediff_jax.data.occlusion import occlusion_key as occlusion_key
+from posediff_jax.data.occlusion import read_occlusion as read_occlusion
+from posediff_jax.data.occlusion import visible_joints as visible_joints
 from posediff_jax.data.official import official_epoch as official_epoch
 from posediff_jax.data.procedural import MOTIONS as MOTIONS
 from posediff_jax.data.procedural import procedural_motion as procedural_motion

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posediff_jax.data.batching import ItemTable, item_table
+from posediff_jax.data.occlusion import Occlusion
 from posediff_jax.data.sequences import PoseSequences
 from posediff_jax.skeleton import Skeleton
 from posediff_jax.types import PoseBatch
@@ -75,19 +76,23 @@ def all_frames(views: PoseSequences) -> ScoredViews:
     return ScoredViews(views, tuple(np.ones(s.num_frames, bool) for s in views.sequences))
 
 
-def scored_items(scored_views: ScoredViews, *, length: int = 1) -> ScoredItems:
+def scored_items(
+    scored_views: ScoredViews, *, length: int = 1, occlusion: Occlusion | None = None
+) -> ScoredItems:
     """Cuts sequences into windows side by side and keeps those with a scored frame.
 
     Args:
       scored_views: Sequences and their scored frames.
       length: Frames per window; a window over the end of its sequence repeats the last frame.
+      occlusion: Which joints are hidden, the same ones for every system; None hides nothing.
 
     Raises:
-      ValueError: `scored` does not fit the sequences, or nothing is scored.
+      ValueError: `scored` does not fit the sequences, nothing is scored, or what is to be hidden
+        does not fit windows or skeleton.
     """
     views, scored = scored_views
     _check_scored(views, scored)
-    table = item_table(views, length=length)
+    table = item_table(views, length=length, occlusion=occlusion)
     # Frames after the end of the last sequence are looked up too, and masked.
     flags = np.concatenate([*scored, np.zeros(length, bool)])
     sequence, start, end, _ = table.items.T.astype(np.int64)

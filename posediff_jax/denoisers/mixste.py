@@ -85,6 +85,7 @@ class MixSTE(nn.Module):
       num_heads: Heads of each attention.
       drop_path: See `Trunk`.
       mlp_ratio: See `Trunk`.
+      visibility: Keypoints have a third channel, 1 for a joint that is seen.
       dtype: Compute type; None keeps the promoted type of input and parameters.
     """
 
@@ -95,6 +96,7 @@ class MixSTE(nn.Module):
     num_heads: int = 8
     drop_path: float = 0.1
     mlp_ratio: float = 2.0
+    visibility: bool = False
     dtype: jnp.dtype | None = None
 
     def setup(self) -> None:
@@ -117,7 +119,7 @@ class MixSTE(nn.Module):
         Raises:
           ValueError: Other joints, or another number of frames than the network has.
         """
-        check_window(keypoints, self.skeleton, self.num_frames, channels=2, name="keypoints")
+        check_keypoints(keypoints, self)
         tokens = self.embed(keypoints)
         tokens = tokens + self.joint_positions.astype(tokens.dtype)
         return self.trunk(tokens, train=train)
@@ -202,11 +204,12 @@ class D3DPDenoiser(nn.Module):
     drop_path: float = 0.1
     mlp_ratio: float = 2.0
     num_timesteps: int = 1000
+    visibility: bool = False
     dtype: jnp.dtype | None = None
 
     def setup(self) -> None:
         """Builds the layers."""
-        self.embed = SplitDense(2, 3, self.width, dtype=self.dtype)
+        self.embed = SplitDense(2 + self.visibility, 3, self.width, dtype=self.dtype)
         shape = (self.skeleton.num_joints, self.width)
         self.joint_positions = self.param("joint_positions", nn.initializers.zeros, shape)
         self.time = TimeEmbedding(self.width, self.num_timesteps, dtype=self.dtype)
@@ -236,7 +239,7 @@ class D3DPDenoiser(nn.Module):
         Raises:
           ValueError: Other joints or frames than the network has.
         """
-        check_window(keypoints, self.skeleton, self.num_frames, channels=2, name="keypoints")
+        check_keypoints(keypoints, self)
         tokens = self.embed.of_first(keypoints)
         return tokens + self.joint_positions.astype(tokens.dtype)
 
@@ -314,6 +317,21 @@ def check_window(
             f"{skeleton.num_joints}, {channels}), got {shape}; cut or pad the clip with "
             "posediff_jax.data.windows, or build the network with another num_frames"
         )
+
+
+def check_keypoints(keypoints: Array, model: Any) -> None:
+    """`check_window` for the input of a network with or without a channel of visibility.
+
+    Raises:
+      ValueError: As `check_window`.
+    """
+    check_window(
+        keypoints,
+        model.skeleton,
+        model.num_frames,
+        channels=2 + model.visibility,
+        name="keypoints",
+    )
 
 
 def check_window_times(t: Array, x_t: Array) -> None:

@@ -15,12 +15,14 @@ from posediff_jax.camera import intrinsics_vector
 from posediff_jax.data.scored import ScoredItems
 from posediff_jax.evaluation import metrics, oracle, protocols
 from posediff_jax.evaluation.calibration import coverage_error, crps, energy_score, truth_ranks
+from posediff_jax.evaluation.coherence import segment_std, symmetry_gap
 from posediff_jax.samplers.aggregate import (
     joint_spread,
     mean_pose,
     medoid_pose,
     reprojection_pose,
 )
+from posediff_jax.skeleton import RELEASED_SEGMENTS, Skeleton
 from posediff_jax.types import Array, PoseBatch
 
 # Rules that give a pose, and what each needs beside the keypoints.
@@ -38,6 +40,7 @@ RULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 FRAME_METRICS: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
     {
         "mpjpe": metrics.mpjpe,
+        "rerooted_mpjpe": metrics.rerooted_mpjpe,
         "p_mpjpe": metrics.p_mpjpe,
         "n_mpjpe": metrics.n_mpjpe,
         "pck": metrics.pck,
@@ -51,7 +54,8 @@ class FrameScores(NamedTuple):
 
     Attributes:
       values: By rule, then metric: `(n,)`, metres or shares. A velocity error is NaN where the
-        frame before is not scored.
+        frame before is not scored; the deviation of segments is that of a whole window in each of
+        its frames, NaN where a window runs over the end of its sequence or has a single frame.
       spread: Root mean square distance of the hypotheses to their mean, mean over joints, `(n,)`,
         metres.
       crps: Mean over coordinates of all joints but the root, `(n,)`, metres.
@@ -124,19 +128,24 @@ def score_items(
       official: Apply `protocols.diffupose_official` first, which USES the true depth of the root.
 
     Raises:
-      ValueError: Poses or (for `official`) roots are not known, or there are fewer batches of
-        hypotheses than of items.
+      ValueError: Poses or (for `official`) roots are not known, `official` for hidden joints, or
+        there are fewer batches of hypotheses than of items.
     """
+    occlusion = items.table.occlusion
+    if official and occlusion is not None and occlusion.hides:
+        raise ValueError(
+            "official: takes x and y of every joint from the keypoints, and some are hidden "
+            f"({occlusion.pattern!r})"
+        )
     if items.table.pose is None or (official and items.table.root is None):
         raise ValueError("items: expected sequences whose pose and root are known")
-    root = items.skeleton.root
     parts, counts = [], []
     hypotheses_of = iter(sampled)
     for number, (batch, frames) in enumerate(items.batches(batch_size)):
         hypotheses = next(hypotheses_of, None)
         if hypotheses is None:
             raise ValueError(f"sampled: expected one array for each batch, got {number}")
-        scores = _score_batch(hypotheses, batch, official=official, root=root)
+        scores = _score_batch(hypotheses, batch, official=official, skeleton=items.skeleton)
         ranks, scores = scores["ranks"], {k: v for k, v in scores.items() if k != "ranks"}
         parts.append(jax.tree.map(lambda x, keep=frames: np.asarray(x)[keep], scores))
         num_ranks = hypotheses.shape[1] + 1
@@ -167,12 +176,17 @@ def score_items(
     )
 
 
-@partial(jax.jit, static_argnames=("official", "root"))
+@partial(jax.jit, static_argnames=("official", "skeleton"))
 def _score_batch(
-    hypotheses: Array, batch: PoseBatch, *, official: bool, root: int
+    hypotheses: Array, batch: PoseBatch, *, official: bool, skeleton: Skeleton
 ) -> dict[str, Any]:
     """Figures `(B, F)` of each rule and metric, chosen poses `(B, F, J, 3)`, ranks."""
-    target = jnp.asarray(batch.pose)
+    target, root = jnp.asarray(batch.pose), skeleton.root
+    frame_metrics = dict(FRAME_METRICS) | {
+        "rerooted_mpjpe": partial(metrics.rerooted_mpjpe, root=root)
+    }
+    # A joint that nobody saw lies anywhere: it may not choose.
+    seen = (jnp.asarray(batch.confidence) > 0).astype(hypotheses.dtype)
     if official:
         hypotheses = _official(hypotheses, batch)
     poses = {
@@ -180,15 +194,17 @@ def _score_batch(
         "mean": mean_pose(hypotheses),
         "medoid": medoid_pose(hypotheses)[0],
         # With the root that fits the mean pose, not the true one as published.
-        "j_agg": reprojection_pose(hypotheses, batch.keypoints_px, batch.camera)[0],
+        "j_agg": reprojection_pose(hypotheses, batch.keypoints_px, batch.camera, confidence=seen)[
+            0
+        ],
         "j_best": oracle.best_joints(hypotheses, target)[0],
     }
     by_metric = {
         name: jax.vmap(lambda h, m=metric: m(h, target), in_axes=1, out_axes=1)(hypotheses)
-        for name, metric in FRAME_METRICS.items()
+        for name, metric in frame_metrics.items()
     }
     values: dict[str, dict[str, Array]] = {
-        rule: {name: metric(pose, target) for name, metric in FRAME_METRICS.items()}
+        rule: {name: metric(pose, target) for name, metric in frame_metrics.items()}
         for rule, pose in poses.items()
     }
     # Each metric has its own best hypothesis; shares are best where they are large.
@@ -198,6 +214,8 @@ def _score_batch(
     }
     index = oracle.best_hypothesis(by_metric["mpjpe"])[1]
     poses["p_best"] = oracle.take_hypothesis(hypotheses, index)
+    for rule, pose in poses.items():
+        values[rule] |= _coherence(pose, batch.mask, skeleton)
     others = np.delete(np.arange(target.shape[-2]), root)
     free, truth = hypotheses[..., others, :], target[..., others, :]
     return {
@@ -209,6 +227,22 @@ def _score_batch(
         "energy": energy_score(free, truth).mean(axis=-1),
         "ranks": truth_ranks(free, truth),
     }
+
+
+def _coherence(pose: Array, mask: Array, skeleton: Skeleton) -> dict[str, Array]:
+    """Figures `(B, F)` by both lists of segments; NaN where there is no such list."""
+    figures = {}
+    # A shorter window would seem steadier than it is.
+    whole = jnp.all(jnp.asarray(mask) > 0, axis=1, keepdims=True) & (pose.shape[1] > 1)
+    for bones, suffix in (("official", ""), ("anatomical", "_anatomical")):
+        gap = steadiness = jnp.full(pose.shape[:2], jnp.nan, pose.dtype)
+        if bones == "anatomical" or skeleton.name in RELEASED_SEGMENTS:
+            gap = symmetry_gap(pose, skeleton, bones=bones)
+            deviation = segment_std(pose, skeleton, bones=bones)[:, None]
+            steadiness = jnp.where(whole, deviation, jnp.full_like(gap, jnp.nan))
+        figures[f"symmetry_gap{suffix}"] = gap
+        figures[f"segment_std{suffix}"] = steadiness
+    return figures
 
 
 def _official(hypotheses: Array, batch: PoseBatch) -> Array:

@@ -127,7 +127,8 @@ def total_loss(terms: Mapping[str, Array], options: LossOptions) -> Array:
 
 
 def _init(model: MixSTE, key: Array) -> dict[str, Any]:
-    return dict(model.init(key, jnp.zeros((1, model.num_frames, model.skeleton.num_joints, 2))))
+    window = (1, model.num_frames, model.skeleton.num_joints)
+    return dict(model.init(key, jnp.zeros((*window, 2 + model.visibility))))
 
 
 def _loss(
@@ -142,6 +143,7 @@ def _loss(
     axis_name: str | None = None,
 ) -> tuple[Array, Aux]:
     pose, keypoints = training_pair(batch, model.skeleton)
+    keypoints = windows.network_input(keypoints, batch, model)
     keys = item_keys(key, batch.index)
     output = windows.apply_windows(keys, model, variables, keypoints, train=train)
     per_frame = loss_terms(output, pose, weights)
@@ -172,7 +174,8 @@ def _sample(
         )
     skeleton = model.skeleton
     check_joints(batch.keypoints, skeleton, channels=2, name="batch.keypoints")
-    pair = windows.mirrored_pair(batch.keypoints, skeleton, mirrored=options.flip)
+    keypoints = windows.network_input(batch.keypoints, batch, model)
+    pair = windows.mirrored_pair(keypoints, skeleton, mirrored=options.flip)
     output: Any = model.apply(variables, pair)
     wide = output.astype(jnp.promote_types(output.dtype, jnp.float32))
     pose = windows.average_pair(wide, skeleton)

@@ -3,13 +3,21 @@
 import importlib.util
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+import posediff_jax
 from experiments import evaluate, train
+from experiments.data import complete_occlusion, load_test, load_training
+from posediff_jax.calibration import default_camera
+from posediff_jax.data import batches
 from posediff_jax.systems import make_system
 from posediff_jax.training import make_optimizer
 from tests import fakes
 
+MOTION = {"kind": "procedural", "train_clips": 14, "test_clips": 2, "heldout_every": 14}
 ROOT = Path(__file__).parents[2]
 SYSTEMS = ("mixste", "d3dp", "ddhpose")
 
@@ -56,10 +64,94 @@ def run(name, workdir, num_hypotheses, **data):
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_tiny_trains_and_is_scored(system, tmp_path):
     several = 1 if system == "mixste" else 3
-    motion = {"kind": "procedural", "train_clips": 14, "test_clips": 2, "heldout_every": 14}
-    summary = run(f"{system}_cmu", tmp_path, several, **motion)
+    summary = run(f"{system}_cmu", tmp_path, several, **MOTION)
     assert summary["system"] == system
     assert (tmp_path / "figures.json").exists()
+
+
+def hiding(pattern):
+    config = module("mixste_cmu").get_config(f"tiny,occluded_{pattern},visibility").unlock()
+    config.data.update(MOTION)
+    return config.lock()
+
+
+@pytest.mark.parametrize("pattern", ["random", "consecutive_frames", "none"])
+def test_a_config_hides_joints_in_training_and_in_scoring(pattern):
+    """Of 9 frames `consecutive_frames` hides one; held-out frames look like those of the test."""
+    config = hiding(pattern)
+    data = load_training(config)
+    trained = next(batches(data.train, batch_size=40))
+    (scored, _), (heldout, _) = (next(i.batches(8)) for i in (load_test(config), data.heldout))
+    for found in (trained, scored, heldout):
+        hidden = found.confidence == 0
+        expected = {"none": 0, "random": 0.2, "consecutive_frames": 1 / 9}[pattern]
+        assert abs(hidden.mean() - expected) < 0.1
+        assert (found.keypoints[hidden] == 0).all()
+
+
+def test_a_config_is_completed_for_the_checkpoint():
+    section = complete_occlusion(hiding("random")).data.occlusion
+    assert section.to_dict() == {
+        "pattern": "random",
+        "rate": 0.2,
+        "span": 0,
+        "draw": "exact",
+        "starts": "official",
+        "missing": "zero_screen",
+    }
+    plain = module("mixste_cmu").get_config("tiny")
+    assert complete_occlusion(plain) is plain
+
+
+@pytest.mark.parametrize(
+    ("stored", "pattern", "expected"),
+    [
+        ({"pattern": "random", "rate": 0.3}, "", {"pattern": "random", "rate": 0.3}),
+        (None, "random", 0.2),
+        ({"pattern": "random", "rate": 0.3}, "consecutive_leg", 0.4),
+        ({"pattern": "random"}, "none", 0.0),
+        (None, "none", None),
+    ],
+)
+def test_a_checkpoint_may_be_scored_with_other_joints_hidden(stored, pattern, expected):
+    data = ConfigDict({"frames": 9} | ({} if stored is None else {"occlusion": stored}))
+    found = evaluate.hide(data, pattern).get("occlusion")
+    if isinstance(expected, float):
+        assert (found.pattern, found.rate, found.missing) == (pattern, expected, "zero_screen")
+    else:
+        assert (None if found is None else found.to_dict()) == expected
+    assert data.get("occlusion") == (None if stored is None else ConfigDict(stored))
+
+
+@pytest.mark.parametrize("pattern", ["", "random"])
+def test_a_checkpoint_of_another_convention_is_not_scored(pattern):
+    data = ConfigDict({"occlusion": {"pattern": "random", "missing": "mean_pose"}})
+    with pytest.raises(ValueError, match=r"occlusion\.missing: expected one of .*'mean_pose'"):
+        evaluate.hide(data, pattern)
+
+
+@pytest.mark.slow
+def test_trained_with_hidden_joints_scored_and_used(tmp_path):
+    train.run(hiding("random"), tmp_path)
+    summaries = [evaluate.run(tmp_path, occlusion=o) for o in ("", "none", "consecutive_frames")]
+    hidden = [s["data"]["occlusion"]["pattern"] for s in summaries]
+    assert hidden == ["random", "none", "consecutive_frames"]
+    errors = [s["rules"]["mean"]["mpjpe"]["frames"] for s in summaries]
+    assert len(set(errors)) == 3
+    assert summaries[0]["rules"]["mean"]["segment_std"]["mean"] > 0
+    assert (tmp_path / "evaluation_unseen_H1_occlusion-none.json").is_file()
+    lifter = posediff_jax.load(tmp_path)
+    keypoints = np.random.default_rng(0).uniform(100, 900, (12, 17, 2))
+    confidence = np.ones((12, 17))
+    confidence[4:7, 3] = 0
+    lifted = lifter(
+        keypoints,
+        camera=default_camera((1000, 1000)),
+        key=jax.random.key(0),
+        confidence=confidence,
+        num_hypotheses=1,
+    )
+    assert np.isfinite(lifted.pose).all()
 
 
 @pytest.mark.slow

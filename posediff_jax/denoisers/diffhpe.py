@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
@@ -69,11 +70,15 @@ class DiffHPEBlock(nn.Module):
         self.mid = Dense(2 * self.width, **dense)
         self.out = Dense(2 * self.width, **dense)
 
+    def __call__(self, x: Array, embedding: Array, **options: Any) -> tuple[Array, Array]:
+        """`run` with the step's embedding, `(N, E)` or `(E,)`."""
+        return self.run(x, self.embed_step(embedding), **options)
+
     def embed_step(self, embedding: Array) -> Array:
         """What the block adds to its input at a step: `(..., E)` to `(..., C)`."""
         return self.step(embedding)
 
-    def __call__(self, x: Array, step: Array, **options: Any) -> tuple[Array, Array]:
+    def run(self, x: Array, step: Array, **options: Any) -> tuple[Array, Array]:
         """Input of the next block and share of the sum.
 
         Args:
@@ -147,18 +152,7 @@ class DiffHPEDenoiser(nn.Module):
             self.pose_encoder = Dense(_lifter_of(self).width, dtype=self.dtype)
         pose, condition = input_channels(self)
         self.project = SplitDense(pose, condition, self.width, shared=self.mix == "sum", **dense)
-        self.blocks = [
-            DiffHPEBlock(
-                self.skeleton,
-                self.width,
-                joint_groups(self.skeleton, self.groups) if self.non_local else None,
-                grouping=self.grouping,
-                over_frames=self.num_frames > 1,
-                dropout=self.dropout,
-                dtype=self.dtype,
-            )
-            for _ in range(self.num_blocks)
-        ]
+        self.blocks = [make_block(self) for _ in range(self.num_blocks)]
         self.hidden = Dense(self.width, **dense)
         self.output = Dense(self.pose_channels, dtype=self.dtype, kernel_init=nn.initializers.zeros)
 
@@ -267,12 +261,58 @@ class DiffHPEDenoiser(nn.Module):
         options: dict[str, Any] = {"train": train, "mask": mask, "axis_name": axis_name}
         shares = []
         for i, block in enumerate(self.blocks):
-            x, share = block(x, time_rows[..., i, :], **options)
+            x, share = block.run(x, time_rows[..., i, :], **options)
             shares.append(share)
         # What the last block passes on is not used: it has no further one.
         h = sum(shares[1:], shares[0]) * np.asarray(self.num_blocks**-0.5, shares[0].dtype)
         noise = self.output(nn.relu(self.hidden(h)))
         return jnp.transpose(noise, (2, 1, 0, 3)).reshape(*lead, *noise.shape[1::-1], channels)
+
+
+def make_block(model: DiffHPEDenoiser) -> DiffHPEBlock:
+    """A block that the attributes of a network describe.
+
+    Raises:
+      ValueError: See `joint_groups`.
+    """
+    return DiffHPEBlock(
+        model.skeleton,
+        model.width,
+        joint_groups(model.skeleton, model.groups) if model.non_local else None,
+        grouping=model.grouping,
+        over_frames=model.num_frames > 1,
+        dropout=model.dropout,
+        dtype=model.dtype,
+    )
+
+
+def init_variables(key: Array, model: DiffHPEDenoiser) -> dict[str, Any]:
+    """Fresh variables, distributed as those of `model.init` are.
+
+    All blocks are drawn by one program: that of `model.init` takes twice as long to compile.
+
+    Args:
+      key: Random key.
+      model: The network.
+
+    Returns:
+      `params` and `batch_stats`.
+
+    Raises:
+      ValueError: Attributes of the network that do not fit together.
+    """
+    rest_key, block_key = jax.random.split(key)
+    window = (1, model.num_frames, model.skeleton.num_joints)
+    inputs = jnp.zeros((*window, 2)), jnp.zeros((*window, model.pose_channels))
+    variables = dict(model.clone(num_blocks=1).init(rest_key, *inputs, jnp.zeros(1, jnp.int32)))
+    x = jnp.zeros((window[2], window[1], 1, model.width))
+    draw = jax.vmap(lambda k: make_block(model).init(k, x, jnp.zeros(model.step_width)))
+    drawn = draw(jax.random.split(block_key, model.num_blocks))
+    for collection, stacked in drawn.items():
+        variables[collection] = dict(variables[collection])
+        for i in range(model.num_blocks):
+            variables[collection][f"blocks_{i}"] = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+    return variables
 
 
 def step_table(num_timesteps: int, width: int) -> NDArray[np.float32]:
@@ -340,9 +380,13 @@ def check_options(model: DiffHPEDenoiser) -> None:
     """Refuses options that do not fit together.
 
     Raises:
-      ValueError: An unknown name; a lifter that is missing, not used, or of other frames or
-        joints; inputs that cannot be added; or a mode that the release does not have.
+      ValueError: A size below 1; an unknown name; a lifter that is missing, not used, or of other
+        frames or joints; or inputs that cannot be added.
     """
+    for name in ("num_frames", "width", "num_blocks", "num_timesteps"):
+        if getattr(model, name) < 1:
+            raise ValueError(f"{name}: expected at least 1, got {getattr(model, name)}")
+    step_frequencies(model.step_width)
     pooled_joints(((0,),), model.grouping)
     if model.source not in ("keypoints", "features", "pose", "none"):
         raise ValueError(

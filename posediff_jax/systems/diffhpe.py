@@ -14,7 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from posediff_jax.config import read_dtype, read_options
-from posediff_jax.denoisers.diffhpe import DiffHPEDenoiser, check_options, joint_groups
+from posediff_jax.denoisers.diffhpe import (
+    DiffHPEDenoiser,
+    check_options,
+    init_variables,
+    joint_groups,
+)
 from posediff_jax.denoisers.mixste import MixSTE
 from posediff_jax.process.schedules import Schedule, cosine_schedule, power_schedule
 from posediff_jax.skeleton import Skeleton, get_skeleton
@@ -251,12 +256,12 @@ def _system(
     sampler = read_options(SamplerOptions, config["sampler"], where="sampler")
     check_sampler(sampler, schedule, unconditional=loss.unconditional)
     guidance = Guidance(options.dropped, options.dropped_share, sampler.guidance)
-    expects_lifter = isinstance(options, WrapperModelOptions) and options.lifter == "frozen"
-    init = partial(_init, model)
-    if expects_lifter:
-        init = partial(_init_frozen, model, frozen)
+    init = partial(init_variables, model=model)
+    if isinstance(options, WrapperModelOptions) and options.lifter == "frozen":
         if frozen is not None:
-            freeze_lifter(_shapes(model), frozen, model)
+            # Refused now, not when training begins.
+            freeze_lifter(jax.eval_shape(init, jax.random.key(0)), frozen, model)
+        init = partial(_init_frozen, model, frozen)
     return System(
         init=init,
         loss=partial(training_loss, model, schedule, shape, guidance, loss),
@@ -272,20 +277,10 @@ def _system(
     )
 
 
-def _init(model: DiffHPEDenoiser, key: Array) -> dict[str, Any]:
-    window = (1, model.num_frames, model.skeleton.num_joints)
-    pose = jnp.zeros((*window, model.pose_channels))
-    return dict(model.init(key, jnp.zeros((*window, 2)), pose, jnp.zeros(1, jnp.int32)))
-
-
-def _shapes(model: DiffHPEDenoiser) -> dict[str, Any]:
-    return jax.eval_shape(partial(_init, model), jax.random.key(0))
-
-
 def _init_frozen(model: DiffHPEDenoiser, frozen: Variables | None, key: Array) -> dict[str, Any]:
     if frozen is None:
         raise ValueError(
             "frozen: expected the variables of a MixSTE to start from, got None; give its "
             "checkpoint as config.frozen.checkpoint, or set model.lifter='trained'"
         )
-    return freeze_lifter(_init(model, key), frozen, model)
+    return freeze_lifter(init_variables(key, model), frozen, model)

@@ -130,14 +130,11 @@ def residual_block(fixture: Fixture) -> Outputs:
     block = DiffHPEBlock(skeleton, config["channels"], groups, over_frames=over_frames)
     x, embedding = turned(fixture["in_x"]), jnp.asarray(fixture["in_emb"], float)
 
-    def both(module: DiffHPEBlock, x: Any, embedding: Any) -> Any:
-        return module(x, module.embed_step(embedding))
-
-    template = jax.eval_shape(partial(block.init, method=both), jax.random.key(0), x, embedding)
+    template = jax.eval_shape(block.init, jax.random.key(0), x, embedding)
     weights = {f"block.{k}": v for k, v in fixture.weights().items()}
     entries = block_entries("block", (), over_frames=over_frames, non_local=groups is not None)
     variables = widen(load_state_dict(weights, entries, template, ignored=_is_counter))
-    (y, skip), state = block.apply(variables, x, embedding, method=both, capture_intermediates=True)
+    (y, skip), state = block.apply(variables, x, embedding, capture_intermediates=True)
     inner = state["intermediates"]
     return {
         "out_y": turned(y),
@@ -153,7 +150,8 @@ def residual_block(fixture: Fixture) -> Outputs:
 def denoiser(fixture: Fixture) -> Outputs:
     model, variables = build(fixture)
     keypoints, x_t = ours(fixture, "pose_2d"), ours(fixture, "noisy_3d")
-    run = jax.jit(partial(model.apply, capture_intermediates=True))
+    kept = partial(model.apply, capture_intermediates=lambda _, name: name in ("__call__", "run"))
+    run = jax.jit(kept)
     output, state = run(variables, keypoints, x_t, jnp.asarray(fixture["in_t"]))
     inner = state["intermediates"]
     condition, pose = keypoints, x_t
@@ -169,7 +167,7 @@ def denoiser(fixture: Fixture) -> Outputs:
         "out_embedding": jax.nn.silu(inner["step_out"]["__call__"][0]),
     }
     for i in range(model.num_blocks):
-        x, share = inner[f"blocks_{i}"]["__call__"][0]
+        x, share = inner[f"blocks_{i}"]["run"][0]
         found |= {f"out_block{i}_x": turned(x), f"out_block{i}_skip": turned(share)}
     return found
 

@@ -120,7 +120,7 @@ def sampling(fixture: Fixture) -> Outputs:
         weight=config["guidance"] if guided else 0.0,
     )
     schedule, K = tables(fixture), config["n_steps"]
-    options = SamplerOptions(last_steps=K if K < schedule.num_timesteps else 0)
+    options = SamplerOptions(last_steps=K % schedule.num_timesteps)
     keypoints, H = ours(fixture, "pose_2d"), config["n_samples"]
     noise = jnp.swapaxes(ours(fixture, "step_noise"), 0, 1)
     # The last step, to the clean end, takes none.

@@ -15,29 +15,25 @@ Ablations of the paper: `pose_input`, `bone_output` (Table 4), `no_levels`, `no_
 
 from ml_collections import ConfigDict
 
+from configs import windows
+from configs.variants import apply_variants
+
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of a run; `arg` names variants."""
-    config = ConfigDict()
-    config.system = "ddhpose"
-    config.skeleton = "h36m_17"
-    config.seed = 0
-    config.model = ConfigDict(
-        {
-            "num_frames": 243,
-            "width": 512,
-            "depth": 8,
-            "num_heads": 8,
-            "drop_path": 0.1,
-            "dtype": "float32",
-            "levels": True,
-            "hrst": True,
-            "hrtt": True,
-            "disentangled_input": True,
-            "disentangled_output": False,
-        }
+    return apply_variants(published(), arg, VARIANTS)
+
+
+def published() -> ConfigDict:
+    """The released recipe, on `cmu17`."""
+    config = windows.published("ddhpose", learning_rate=1e-4, decay_rate=0.993, epochs=400)
+    config.model.update(
+        levels=True,
+        hrst=True,
+        hrtt=True,
+        disentangled_input=True,
+        disentangled_output=False,
     )
-    config.process = ConfigDict({"schedule": "cosine", "num_timesteps": 1000, "clip": 1.1})
     config.loss = ConfigDict(
         {
             "gradient": "plain",
@@ -46,68 +42,11 @@ def get_config(arg: str = "") -> ConfigDict:
             "bone_errors": "released",
         }
     )
-    config.sampler = ConfigDict({"num_steps": 1, "eta": 1.0, "flip": True, "max_chains": 4})
-    config.data = ConfigDict(
-        {
-            "kind": "cmu17",
-            "root": "",
-            "frames": 243,
-            "heldout_every": 12,
-            "frames_per_clip": 243,
-            "train_views": 12,
-            "body_spread": 0.0,
-            "noise_px": 0.0,
-        }
-    )
-    config.optimizer = ConfigDict(
-        {
-            "name": "adamw",
-            "learning_rate": 1e-4,
-            "weight_decay": 0.1,
-            "schedule": "exponential",
-            "decay_rate": 0.993,
-            "warmup_steps": 0,
-        }
-    )
-    config.training = ConfigDict(
-        {
-            "batch_size": 4,
-            # 400 epochs of about 900 batches.
-            "num_steps": 360_000,
-            "log_every": 200,
-            "save_every": 2000,
-            "eval_every": 20_000,
-        }
-    )
-    config.evaluation = ConfigDict({"num_hypotheses": 1, "train_hypotheses": 1, "batch_size": 4})
-    for name in filter(None, arg.split(",")):
-        if name not in _VARIANTS:
-            raise ValueError(f"config argument: expected some of {sorted(_VARIANTS)}, got {name!r}")
-        _VARIANTS[name](config)
-    return config.lock()
+    return windows.diffusion(config)
 
 
-def _small(config: ConfigDict) -> None:
-    config.model.update(num_frames=27, width=64, depth=4)
-    config.sampler.max_chains = 512
-    config.data.update(frames=27, frames_per_clip=81)
-    config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup_steps=100)
-    config.training.update(batch_size=32, num_steps=6000, eval_every=2000)
-    config.evaluation.batch_size = 64
-
-
-def _tiny(config: ConfigDict) -> None:
-    config.model.update(num_frames=9, width=16, depth=2, num_heads=2)
-    config.process.num_timesteps = 10
-    config.sampler.max_chains = 0
-    config.data.update(frames=9, frames_per_clip=18, train_views=1)
-    config.training.update(batch_size=8, num_steps=4, log_every=2, save_every=2, eval_every=2)
-    config.evaluation.batch_size = 8
-
-
-_VARIANTS = {
-    "small": _small,
-    "tiny": _tiny,
+VARIANTS = {
+    **windows.SIZES,
     "pose_input": lambda config: config.model.update(disentangled_input=False),
     "bone_output": lambda config: config.model.update(disentangled_output=True),
     "no_levels": lambda config: config.model.update(levels=False),

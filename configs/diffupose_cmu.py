@@ -12,6 +12,8 @@ The argument names variants, joined by commas: `configs/diffupose_cmu.py:width25
 
 from ml_collections import ConfigDict
 
+from configs.variants import apply_variants
+
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of a run; `arg` names variants."""
@@ -58,17 +60,12 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.evaluation = ConfigDict({"num_hypotheses": 10, "train_hypotheses": 1, "batch_size": 128})
     names = set(filter(None, arg.split(",")))
-    if not names <= set(_VARIANTS):
-        raise ValueError(f"config argument: expected some of {sorted(_VARIANTS)}, got {arg!r}")
     if names & {"mlp", "modgcn", "unet"} and "vanilla" in names:
         raise ValueError(f"config argument: 'vanilla' is a variant of DiffuPose's GCN, got {arg!r}")
     if names & {"mlp", "modgcn"} and "linear" in names:
         raise ValueError(f"config argument: regression has no schedule 'linear', got {arg!r}")
-    # Networks first, `tiny` last, however they are written.
-    for name, change in _VARIANTS.items():
-        if name in names:
-            change(config)
-    return config.lock()
+    # The table has networks first and `tiny` last.
+    return apply_variants(config, arg, _VARIANTS)
 
 
 def _tiny(config: ConfigDict) -> None:

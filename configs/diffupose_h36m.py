@@ -16,6 +16,8 @@ last), `tiny`.
 
 from ml_collections import ConfigDict
 
+from configs.variants import apply_variants
+
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of a run; `arg` names variants."""
@@ -60,11 +62,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.evaluation = ConfigDict(
         {"num_hypotheses": 10, "train_hypotheses": 1, "batch_size": 1024}
     )
-    for name in filter(None, arg.split(",")):
-        if name not in _VARIANTS:
-            raise ValueError(f"config argument: expected some of {sorted(_VARIANTS)}, got {name!r}")
-        _VARIANTS[name](config)
-    return config.lock()
+    return apply_variants(config, arg, _VARIANTS)
 
 
 def _hrnet(config: ConfigDict) -> None:

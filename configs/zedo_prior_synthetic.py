@@ -13,6 +13,8 @@ has width 1024, embedding 512 and dropout 0.25, and 5000 epochs of batches of 50
 
 from ml_collections import ConfigDict
 
+from configs.variants import apply_variants
+
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of a run; `arg` names variants."""
@@ -67,11 +69,7 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
     config.evaluation = ConfigDict({"num_hypotheses": 5, "train_hypotheses": 1, "batch_size": 128})
-    for name in filter(None, arg.split(",")):
-        if name not in _VARIANTS:
-            raise ValueError(f"config argument: expected some of {sorted(_VARIANTS)}, got {name!r}")
-        _VARIANTS[name](config)
-    return config.lock()
+    return apply_variants(config, arg, _VARIANTS)
 
 
 def _tiny(config: ConfigDict) -> None:
@@ -90,10 +88,10 @@ def _cmu17(config: ConfigDict) -> None:
 
 
 _VARIANTS = {
-    "tiny": _tiny,
     "cmu17": _cmu17,
     # Another backbone; one training serves both samplers of discrete steps.
     "ddpm": lambda config: config.process.update(name="ddpm"),
     "norotation": lambda config: config.loss.update(rotation_prob=0.0),
     "published": lambda config: config.model.update(width=1024, embedding=512, dropout=0.25),
+    "tiny": _tiny,
 }

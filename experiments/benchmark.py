@@ -3,6 +3,7 @@
 python -m experiments.benchmark --suite=diffupose [--width=384] [--dtype=float32] [--json=FILE]
 python -m experiments.benchmark --suite=zedo [--width=1024] [--iterations=20]
 python -m experiments.benchmark --suite=ddhpose [--width=512] [--windows=1] [--dtype=float32]
+python -m experiments.benchmark --suite=ddhpose-parts  # where the time of one evaluation goes
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmark_ddhpose import run_ddhpose
+from experiments.benchmark_ddhpose import run_ddhpose, run_parts
 from experiments.benchmark_zedo import run_zedo
 from experiments.common import start, write_json
 from posediff_jax.denoisers.diffupose import DiffuPoseGCN
@@ -29,12 +30,18 @@ from posediff_jax.process.schedules import cosine_schedule
 from posediff_jax.samplers.aggregate import mean_pose
 from posediff_jax.samplers.hypotheses import fan_out
 from posediff_jax.skeleton import H36M_16
-from posediff_jax.systems.diffupose import SamplerOptions, bind_predict, run_sampler
+from posediff_jax.systems.diffupose import SamplerName, SamplerOptions, bind_predict, run_sampler
 from posediff_jax.types import Array, Variables
 
 # Table VI of the paper: DDIM with 2 to 20 of 100 steps, and DDPM.
 NUM_TIMESTEPS = 100
-TABLE_VI = (("ddim", 2), ("ddim", 5), ("ddim", 10), ("ddim", 20), ("ddpm", NUM_TIMESTEPS))
+TABLE_VI: tuple[tuple[SamplerName, int], ...] = (
+    ("ddim", 2),
+    ("ddim", 5),
+    ("ddim", 10),
+    ("ddim", 20),
+    ("ddpm", NUM_TIMESTEPS),
+)
 
 
 def run_diffupose(
@@ -93,7 +100,7 @@ def run_diffupose(
 
 
 def _sampler(
-    model: DiffuPoseGCN, name: str, steps: int, hypotheses: int
+    model: DiffuPoseGCN, name: SamplerName, steps: int, hypotheses: int
 ) -> Callable[[Variables, Array, Array], Array]:
     schedule = cosine_schedule(NUM_TIMESTEPS)
     options = SamplerOptions(name=name, num_steps=steps)
@@ -127,9 +134,10 @@ def run_suite(suite: str, given: Any) -> tuple[list[dict[str, Any]], str]:
         width = given.width or 1024
         rows = run_zedo(width=width, iterations=given.iterations, **common)
         name, unit, flops = "ZeDO's loop", "pose", score_mlp_flops(17, width)
-    elif suite == "ddhpose":
+    elif suite in ("ddhpose", "ddhpose-parts"):
         width = given.width or 512
-        rows = run_ddhpose(width=width, windows=given.windows, **common)
+        run = run_ddhpose if suite == "ddhpose" else run_parts
+        rows = run(width=width, windows=given.windows, **common)
         name, unit, flops = (
             "DDHPose",
             "window of 243 frames",
@@ -156,7 +164,8 @@ def main(argv: list[str]) -> None:
 
 def define_flags() -> None:
     """Not on import: several scripts have flags of the same name."""
-    flags.DEFINE_enum("suite", "diffupose", ["diffupose", "ddhpose", "zedo"], "What to time.")
+    suites = ["diffupose", "ddhpose", "ddhpose-parts", "zedo"]
+    flags.DEFINE_enum("suite", "diffupose", suites, "What to time.")
     flags.DEFINE_integer("width", 0, "Width of the network; 0 for the published one.")
     flags.DEFINE_integer("chains", 256, "DiffuPose: chains in one call, poses times hypotheses.")
     flags.DEFINE_integer("windows", 1, "DDHPose: windows of 243 frames in one call.")

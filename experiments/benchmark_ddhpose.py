@@ -1,18 +1,22 @@
-"""Speed of DDHPose, D3DP and MixSTE: the suite "ddhpose" of `experiments.benchmark`."""
+"""Speed of DDHPose, D3DP and MixSTE: the suites "ddhpose" and "ddhpose-parts" of the benchmark."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from posediff_jax.calibration import default_camera
+from posediff_jax.config import read_dtype
 from posediff_jax.denoisers.ddhpose import DDHPoseDenoiser
+from posediff_jax.denoisers.layers import Dense
+from posediff_jax.denoisers.transformer import MLP, Attention, gelu, layer_norm
 from posediff_jax.evaluation.throughput import MatmulPeak, time_call, window_flops
 from posediff_jax.parallel import replicate, shard_batch
-from posediff_jax.process.bones import Bones
+from posediff_jax.process.bones import Bones, bone_tree
 from posediff_jax.skeleton import H36M_17
 from posediff_jax.systems import make_system
 from posediff_jax.training import create_state, make_optimizer, make_train_step
@@ -73,6 +77,73 @@ def run_ddhpose(
     return [_row(name, passes, flops, run, repeats, peak) for name, passes, run in jobs]
 
 
+def run_parts(
+    *,
+    width: int = 512,
+    frames: int = 243,
+    depth: int = 8,
+    windows: int = 1,
+    dtype: str = "float32",
+    repeats: int = 5,
+) -> list[dict[str, Any]]:
+    """Where the time of one evaluation goes: each part alone, compiled by itself.
+
+    Arguments as for `run_ddhpose`. An indented row is the share of its linear layers, or of its
+    nonlinearity, in the row above.
+    """
+    joints, tree = H36M_17.num_joints, bone_tree(H36M_17)
+    tokens = windows * frames * joints
+    shape = (windows, frames, joints, width)
+    compute = read_dtype(dtype, where="dtype")
+    heads: dict[str, Any] = {"num_heads": 8, "dtype": compute}
+    linear = 2 * tokens * width**2
+    dots = 4 * tokens * width
+    one, three, two = (Dense(n * width, dtype=compute) for n in (1, 3, 2))
+    same = (shape,)
+    # Name, calls of one evaluation, FLOPs of a call, module or function, shapes of its arguments.
+    parts: list[tuple[str, int, int, Any, tuple[tuple[int, ...], ...]]] = [
+        ("layer norm", 4 * depth + 1, 0, layer_norm(dtype=compute), same),
+        (
+            "attention over joints",
+            depth,
+            4 * linear + dots * joints,
+            Attention(axis="joints", tree=tree, **heads),
+            same,
+        ),
+        (
+            "attention over frames",
+            depth,
+            5 * linear + dots * frames,
+            Attention(axis="frames", **heads),
+            (shape, shape),
+        ),
+        ("  q, k, v of either", 2 * depth, 3 * linear, three, same),
+        ("  child or output of either", 3 * depth, linear, one, same),
+        ("MLP", 2 * depth, 4 * linear, MLP(2.0, dtype=compute), same),
+        ("  up", 2 * depth, 2 * linear, two, same),
+        ("  GELU", 2 * depth, 0, gelu, ((*shape[:-1], 2 * width),)),
+        ("  down", 2 * depth, 2 * linear, one, ((*shape[:-1], 2 * width),)),
+    ]
+    peak = MatmulPeak([(tokens, width, n * width) for n in (1, 2, 3)], dtype=jnp.dtype(dtype))
+    rows = []
+    for name, calls, flops, part, shapes in parts:
+        inputs = [jnp.ones(s, dtype) for s in shapes]
+        run: Any = jax.jit(part)
+        if isinstance(part, nn.Module):
+            run = partial(jax.jit(part.apply), part.init(jax.random.key(0), *inputs))
+        timing = time_call(run, *inputs, repeats=repeats, peak=peak)
+        rows.append(
+            {
+                "part": name,
+                "calls": calls,
+                "ms_per_forward": 1e3 * calls * timing.best_s,
+                "achieved_gflops": flops / timing.best_s / 1e9,
+                "peak_gflops": timing.peak_flops / 1e9,
+            }
+        )
+    return rows
+
+
 def _row(
     name: str,
     passes: int,
@@ -131,18 +202,20 @@ def _batch(windows: int, frames: int) -> PoseBatch:
     """Windows of random poses; only their shapes matter here."""
     rng = np.random.default_rng(0)
     shape = (windows, frames, H36M_17.num_joints)
-    keypoints = rng.uniform(-1, 1, (*shape, 2)).astype(np.float32)
+    keypoints: Any = rng.uniform(-1, 1, (*shape, 2)).astype(np.float32)
     camera = default_camera((1000, 1000))
     # PoseBatch is typed by what its leaves become on a device.
+    ones: Any = np.ones(shape, np.float32)
+    pose: Any = rng.normal(0, 0.3, (*shape, 3)).astype(np.float32)
     numbers: Any = np.arange(windows, dtype=np.int32)
     return PoseBatch(
-        keypoints=keypoints,  # type: ignore[arg-type]
-        keypoints_px=500 * keypoints + 500,  # type: ignore[arg-type]
-        confidence=np.ones(shape, np.float32),  # type: ignore[arg-type]
-        mask=np.ones(shape[:2], np.float32),  # type: ignore[arg-type]
+        keypoints=keypoints,
+        keypoints_px=500 * keypoints + 500,
+        confidence=ones,
+        mask=ones[..., 0],
         index=numbers,
         subject=0 * numbers,
         action=0 * numbers,
         camera=jax.tree.map(lambda x: np.broadcast_to(x, (windows, *np.shape(x))), camera),
-        pose=rng.normal(0, 0.3, (*shape, 3)).astype(np.float32),  # type: ignore[arg-type]
+        pose=pose,
     )

@@ -37,6 +37,9 @@ from posediff_jax.training.loop import EvaluateFn
 from posediff_jax.types import Variables
 from posediff_jax.visualize import plot_curves
 
+# A run goes on with the same bits when its data moved or it is watched more closely.
+MAY_DIFFER = ("data.root", "training.log_every", "training.save_every")
+
 
 def run(config: ConfigDict, workdir: str | Path, max_seconds: float | None = None) -> TrainState:
     """Trains until `config.training.num_steps`, from the newest checkpoint if there is one.
@@ -79,6 +82,7 @@ def run(config: ConfigDict, workdir: str | Path, max_seconds: float | None = Non
             workdir=workdir,
             config=config.to_dict(),
             same_config=True,
+            may_differ=MAY_DIFFER,
             metadata={
                 "skeleton": get_skeleton(config.skeleton).name,
                 "normalisation": "screen",

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import jax.numpy as jnp
 
@@ -13,20 +13,22 @@ def read_options(cls: type[Options], fields: Mapping[str, Any], *, where: str) -
     """Builds the dataclass `cls` from a mapping; absent fields keep their defaults.
 
     Args:
-      cls: A dataclass whose fields are numbers, strings, booleans or tuples.
+      cls: A dataclass whose fields are numbers, strings, booleans, tuples or a `Literal`.
       fields: A `ConfigDict` or any mapping.
       where: Path of the section in the config, for messages.
 
     Raises:
-      ValueError: A field that `cls` does not have; the message lists those it has.
+      ValueError: A field that `cls` does not have, or a word that its `Literal` does not have; the
+        message lists what there is.
       TypeError: A value of another type than the default's.
     """
-    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # any class fits
+    hints = get_type_hints(cls)
     values = {}
     for name, value in fields.items():
         if name not in known:
             raise ValueError(f"{where}.{name}: unknown field; expected one of {sorted(known)}")
-        values[name] = _checked(value, known[name].default, f"{where}.{name}")
+        values[name] = _checked(value, hints[name], known[name].default, f"{where}.{name}")
     return cls(**values)
 
 
@@ -44,7 +46,12 @@ def read_dtype(name: str, *, where: str) -> Any:
     return dtypes[name]
 
 
-def _checked(value: Any, default: Any, where: str) -> Any:
+def _checked(value: Any, hint: Any, default: Any, where: str) -> Any:
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            choices = " or ".join(map(repr, get_args(hint)))
+            raise ValueError(f"{where}: expected {choices}, got {value!r}")
+        return value
     if isinstance(default, tuple) and isinstance(value, (list, tuple)):
         return tuple(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):

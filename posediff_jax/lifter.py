@@ -220,13 +220,16 @@ def _batch(
     cameras = jax.tree.map(
         lambda leaf: np.broadcast_to(np.asarray(leaf), (len(rows), *np.shape(leaf))), camera
     )
+    # PoseBatch is typed by what its leaves become on a device.
+    ones: Any = np.ones(pixels.shape[:-1], np.float32)
+    mask: Any = shown[rows]
     zeros: Any = np.zeros(len(rows), np.int32)
     number: Any = rows.astype(np.int32)
     return PoseBatch(
         keypoints=to_screen(pixels, np.asarray(camera.image_size)),
         keypoints_px=pixels,
-        confidence=np.ones(pixels.shape[:-1], np.float32),  # type: ignore[arg-type]
-        mask=shown[rows],  # type: ignore[arg-type]
+        confidence=ones,
+        mask=mask,
         index=number,
         subject=zeros,
         action=zeros,

@@ -91,10 +91,17 @@ class SampleResult:
 
 
 class Prediction(NamedTuple):
-    """What a denoiser says about a noisy state: both views, each a pytree like `x_t`."""
+    """What a denoiser says about a noisy state.
+
+    Attributes:
+      x0: The clean state, a pytree like `x_t`.
+      eps: The noise, likewise.
+      aux: What else a system wants `record`ed of each step, or None.
+    """
 
     x0: PyTree
     eps: PyTree
+    aux: PyTree = None
 
 
 class PredictFn(Protocol):

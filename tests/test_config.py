@@ -1,6 +1,7 @@
 """Options from a config: typos and wrong types are named."""
 
 import dataclasses
+from typing import Literal
 
 import pytest
 from ml_collections import ConfigDict
@@ -15,6 +16,7 @@ class Options:
     name: str = "a"
     betas: tuple[float, ...] = (0.9, 0.999)
     flip: bool = True
+    walk: Literal["once", "twice"] = "once"
 
 
 def test_fields_override_defaults():
@@ -40,3 +42,8 @@ def test_an_unknown_field_lists_the_known_ones():
 def test_a_wrong_type_is_named(field, value, expected):
     with pytest.raises(TypeError, match=rf"model.{field}: expected {expected}, got"):
         read_options(Options, {field: value}, where="model")
+
+
+def test_another_word_than_the_literals_lists_them():
+    with pytest.raises(ValueError, match=r"model.walk: expected 'once' or 'twice', got 'never'"):
+        read_options(Options, {"walk": "never"}, where="model")

@@ -132,7 +132,11 @@ def joint_spread(hypotheses: Array, *, axis: int = 1) -> Array:
     `(B, H, F, J, 3)` to `(B, F, J)`. Zero for a single hypothesis.
     """
     centred = hypotheses - jnp.mean(hypotheses, axis=axis, keepdims=True)
-    return jnp.sqrt(jnp.mean(jnp.sum(centred**2, axis=-1), axis=axis % hypotheses.ndim))
+    axis = axis % hypotheses.ndim
+    # The norm of all deviations at once: its gradient is 0, not NaN, where hypotheses are equal.
+    deviations = jnp.moveaxis(centred, axis, -2)
+    flat = deviations.reshape(*deviations.shape[:-2], -1)
+    return safe_norm(flat) / hypotheses.shape[axis] ** 0.5
 
 
 def _without(hypotheses: Array, axis: int) -> tuple[int, ...]:

@@ -1,6 +1,5 @@
 """D3DP (Shan et al., ICCV 2023): DDIM over windows of poses with an x0-predicting MixSTE."""
 
-import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -10,32 +9,31 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from posediff_jax.config import read_dtype, read_options
+from posediff_jax.config import read_options
 from posediff_jax.denoisers.ddhpose import DDHPoseDenoiser
 from posediff_jax.denoisers.mixste import D3DPDenoiser
 from posediff_jax.geometry import flip
 from posediff_jax.keys import item_keys
 from posediff_jax.process.schedules import Schedule, eps_from_x0, q_sample
 from posediff_jax.samplers.discrete import ddim_times
-from posediff_jax.skeleton import get_skeleton
 from posediff_jax.systems.base import System
 from posediff_jax.systems.losses import masked_mean, training_pair
 from posediff_jax.systems.windows import (
     LossOptions,
     ModelOptions,
-    PosePrediction,
     SamplerOptions,
     apply_windows,
     average_pair,
     bind_denoise,
     check_sampler,
     joint_distance,
+    read_network,
     read_process,
     run_ddim,
     sample_windows,
     scale_gradient,
 )
-from posediff_jax.types import Array, Aux, PoseBatch, PredictFn, SampleResult, Variables
+from posediff_jax.types import Array, Aux, PoseBatch, PredictFn, Prediction, SampleResult, Variables
 
 
 def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> System:
@@ -51,14 +49,9 @@ def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> S
     """
     if frozen is not None:
         raise ValueError("frozen: expected None, D3DP has no frozen part")
-    skeleton = get_skeleton(config["skeleton"])
     process, schedule = read_process(config["process"])
-    options = read_options(ModelOptions, config["model"], where="model")
-    fields = dataclasses.asdict(options) | {
-        "dtype": read_dtype(options.dtype, where="model.dtype"),
-        "num_timesteps": process.num_timesteps,
-    }
-    model = D3DPDenoiser(skeleton, **fields)
+    T = process.num_timesteps
+    model = read_network(D3DPDenoiser, ModelOptions, config, num_timesteps=T)
     loss = read_options(LossOptions, config["loss"], where="loss")
     sampler = read_options(SamplerOptions, config["sampler"], where="sampler")
     check_sampler(sampler, schedule)
@@ -97,14 +90,14 @@ def bind_predict(
     skeleton, T = model.skeleton, schedule.num_timesteps
     denoise = bind_denoise(model, variables, encoded, num_timesteps=T, times=times)
 
-    def predict(x_t: Array, t: Array) -> PosePrediction:
+    def predict(x_t: Array, t: Array) -> Prediction:
         state = jnp.clip(x_t, -clip, clip)
         pair = jnp.stack([state, flip(state, skeleton)][: len(encoded)])
         pose = average_pair(denoise(pair, t).astype(x_t.dtype), skeleton)
         x0 = jnp.clip(pose, -clip, clip)
-        return PosePrediction(x0=x0, eps=eps_from_x0(schedule, x_t, t, x0), pose=x0)
+        return Prediction(x0=x0, eps=eps_from_x0(schedule, x_t, t, x0), aux=x0)
 
-    return predict  # type: ignore[return-value]
+    return predict
 
 
 def _init(model: D3DPDenoiser, key: Array) -> dict[str, Any]:

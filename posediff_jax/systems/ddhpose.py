@@ -13,31 +13,33 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from posediff_jax.config import read_dtype, read_options
+from posediff_jax.config import read_options
 from posediff_jax.denoisers.ddhpose import DDHPoseDenoiser
+from posediff_jax.denoisers.hierarchy import ChildLayout, Walk
 from posediff_jax.geometry import safe_norm
 from posediff_jax.keys import item_keys
 from posediff_jax.process.bones import Bones, bone_tree, disentangle, flip_slots, to_slots
 from posediff_jax.process.schedules import Schedule, eps_from_x0, q_sample
 from posediff_jax.samplers.discrete import ddim_times
-from posediff_jax.skeleton import Skeleton, get_skeleton
+from posediff_jax.skeleton import Skeleton
 from posediff_jax.systems import d3dp, windows
 from posediff_jax.systems.base import System
 from posediff_jax.systems.losses import masked_mean, training_pair
 from posediff_jax.systems.windows import (
-    PosePrediction,
     apply_windows,
     average_pair,
     bind_denoise,
     check_sampler,
     joint_distance,
+    read_network,
     read_process,
     run_ddim,
     sample_windows,
     scale_gradient,
 )
-from posediff_jax.types import Array, Aux, PoseBatch, PredictFn, SampleResult, Variables
+from posediff_jax.types import Array, Aux, PoseBatch, PredictFn, Prediction, SampleResult, Variables
 
+BoneErrors = Literal["released", "printed"]
 NoiseSlots = Literal["fixed", "official"]
 
 
@@ -48,8 +50,8 @@ class ModelOptions(windows.ModelOptions):
     levels: bool = True
     hrst: bool = True
     hrtt: bool = True
-    walk: str = "released"
-    child_layout: str = "released"
+    walk: Walk = "released"
+    child_layout: ChildLayout = "released"
     disentangled_input: bool = True
     disentangled_output: bool = False
 
@@ -69,15 +71,8 @@ class LossOptions(windows.LossOptions):
     position_weight: float = 1.0
     length_weight: float = 1.0
     direction_weight: float = 1.0
-    bone_errors: str = "released"
+    bone_errors: BoneErrors = "released"
     loss_unit: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.bone_errors not in ("released", "printed"):
-            raise ValueError(
-                f"loss.bone_errors: expected 'released' or 'printed', got {self.bone_errors!r}"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +83,7 @@ class SamplerOptions(windows.SamplerOptions):
       noise_slots: See `bind_predict`; for poses as states it plays no part.
     """
 
-    noise_slots: str = "fixed"
-
-    def __post_init__(self) -> None:
-        _check_noise_slots(self.noise_slots, "sampler.noise_slots")
+    noise_slots: NoiseSlots = "fixed"
 
 
 def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> System:
@@ -107,18 +99,13 @@ def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> S
     """
     if frozen is not None:
         raise ValueError("frozen: expected None, DDHPose has no frozen part")
-    skeleton = get_skeleton(config["skeleton"])
     process, schedule = read_process(config["process"])
-    options = read_options(ModelOptions, config["model"], where="model")
-    fields = dataclasses.asdict(options) | {
-        "dtype": read_dtype(options.dtype, where="model.dtype"),
-        "num_timesteps": process.num_timesteps,
-    }
-    model = DDHPoseDenoiser(skeleton, **fields)
+    T = process.num_timesteps
+    model = read_network(DDHPoseDenoiser, ModelOptions, config, num_timesteps=T)
     loss = read_options(LossOptions, config["loss"], where="loss")
     sampler = read_options(SamplerOptions, config["sampler"], where="sampler")
     check_sampler(sampler, schedule)
-    sample = sample_bones if options.disentangled_input else d3dp.sample_poses
+    sample = sample_bones if model.disentangled_input else d3dp.sample_poses
     return System(
         init=partial(_init, model),
         loss=partial(_loss, model, schedule, process.clip, loss),
@@ -156,14 +143,15 @@ def bind_predict(
     Raises:
       ValueError: Another `noise_slots`.
     """
-    _check_noise_slots(noise_slots, "noise_slots")
+    if noise_slots not in ("fixed", "official"):
+        raise ValueError(f"noise_slots: expected 'fixed' or 'official', got {noise_slots!r}")
     tree, T = bone_tree(model.skeleton), schedule.num_timesteps
     denoise = bind_denoise(model, variables, encoded, num_timesteps=T, times=times)
 
     def clipped(x: Any) -> Any:
         return jax.tree.map(lambda leaf: jnp.clip(leaf, -clip, clip), x)
 
-    def predict(x_t: Bones, t: Array) -> PosePrediction:
+    def predict(x_t: Bones, t: Array) -> Prediction:
         slots = to_slots(x_t, tree, root=root)
         state = clipped(slots)
         states = [state, flip_slots(state, tree)][: len(encoded)]
@@ -174,14 +162,9 @@ def bind_predict(
             noisy = jax.tree.map(lambda x: x[..., 1:, :], slots)
         eps = eps_from_x0(schedule, noisy, t, clipped(disentangle(pose, tree)))
         bounded = clipped(pose)
-        return PosePrediction(x0=disentangle(bounded, tree), eps=eps, pose=bounded)
+        return Prediction(x0=disentangle(bounded, tree), eps=eps, aux=bounded)
 
-    return predict  # type: ignore[return-value]
-
-
-def _check_noise_slots(noise_slots: str, name: str) -> None:
-    if noise_slots not in ("fixed", "official"):
-        raise ValueError(f"{name}: expected 'fixed' or 'official', got {noise_slots!r}")
+    return predict
 
 
 def noisy_slots(
@@ -208,7 +191,7 @@ def loss_terms(
     tree: Skeleton,
     *,
     unit: float = 1.0,
-    bone_errors: str = "released",
+    bone_errors: BoneErrors = "released",
 ) -> dict[str, Array]:
     """The three terms of the loss, one number per frame, `(B, F)` each, means over joints or bones.
 
@@ -339,7 +322,7 @@ def sample_bones(
             schedule=schedule,
             times=times,
             clip=clip,
-            noise_slots=options.noise_slots,  # type: ignore[arg-type]
+            noise_slots=options.noise_slots,
         )
         x_init = jax.tree.map(lambda x: x[:, :-1], start)
         steps: dict[str, Any] = {"num_steps": options.num_steps, "eta": options.eta}

@@ -7,7 +7,7 @@ papers; the options name the papers' side.
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 
 from posediff_jax.config import read_dtype, read_options
 from posediff_jax.denoisers.diffupose import DiffuPoseGCN
-from posediff_jax.denoisers.graph import make_adjacency
+from posediff_jax.denoisers.graph import Normalisation
 from posediff_jax.denoisers.unet import PoseUNet
 from posediff_jax.geometry import flip
 from posediff_jax.keys import frame_keys
@@ -27,6 +27,8 @@ from posediff_jax.skeleton import Skeleton, check_joints, get_skeleton
 from posediff_jax.systems.base import System
 from posediff_jax.systems.losses import device_key, masked_mean, training_pair
 from posediff_jax.types import Array, Aux, PoseBatch, PredictFn, Prediction, SampleResult, Variables
+
+SamplerName = Literal["ddim", "ddpm"]
 
 # Knees and elbows count 2, ankles and wrists 4 (released loss). HumanEva's list is the released
 # one with its typing error mended; it does not match that skeleton's joint order anatomically.
@@ -46,11 +48,11 @@ class ModelOptions:
       dtype: Compute type; parameters, normalisation, sampler state and loss stay float32.
     """
 
-    network: str = "gcn"
+    network: Literal["gcn", "unet"] = "gcn"
     width: int = 384
     num_blocks: int = 4
     non_local: bool = True
-    adjacency: str = "row"
+    adjacency: Normalisation = "row"
     modulated: bool = True
     mask: bool = False
     dropout: float = 0.0
@@ -100,7 +102,7 @@ class SamplerOptions:
       max_chains: Chains in memory at a time; 0 for all.
     """
 
-    name: str = "ddim"
+    name: SamplerName = "ddim"
     num_steps: int = 10
     eta: float = 0.0
     rederive: bool = True
@@ -153,15 +155,12 @@ def make_network(options: ModelOptions, skeleton: Skeleton) -> nn.Module:
                 f"got {options}"
             )
         return PoseUNet(skeleton, dtype=dtype)
-    make_adjacency(skeleton, options.adjacency)  # type: ignore[arg-type]  # refuses other names
-    if options.network != "gcn":
-        raise ValueError(f"model.network: expected 'gcn' or 'unet', got {options.network!r}")
     return DiffuPoseGCN(
         skeleton,
         width=options.width,
         num_blocks=options.num_blocks,
         non_local=options.non_local,
-        adjacency=options.adjacency,  # type: ignore[arg-type]
+        adjacency=options.adjacency,
         modulated=options.modulated,
         mask=options.mask,
         dropout=options.dropout,
@@ -357,8 +356,6 @@ def run_sampler(
 
 def _check_sampler(options: SamplerOptions, schedule: Schedule) -> None:
     """Refuses at build time what the samplers would refuse at the first batch."""
-    if options.name not in ("ddim", "ddpm"):
-        raise ValueError(f"sampler.name: expected 'ddim' or 'ddpm', got {options.name!r}")
     if options.name == "ddim" and not 1 <= options.num_steps <= schedule.num_timesteps:
         raise ValueError(
             f"sampler.num_steps: expected 1 to {schedule.num_timesteps} (process.num_timesteps), "

@@ -11,11 +11,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from posediff_jax.config import read_dtype, read_options
+from posediff_jax.config import read_options
 from posediff_jax.denoisers.mixste import MixSTE
 from posediff_jax.geometry import safe_norm
 from posediff_jax.keys import item_keys
-from posediff_jax.skeleton import Skeleton, check_joints, get_skeleton
+from posediff_jax.skeleton import Skeleton, check_joints
 from posediff_jax.systems import windows
 from posediff_jax.systems.base import System
 from posediff_jax.systems.losses import masked_mean, training_pair
@@ -79,13 +79,9 @@ def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> S
     """
     if frozen is not None:
         raise ValueError("frozen: expected None, MixSTE has no frozen part")
-    skeleton = get_skeleton(config["skeleton"])
-    options = read_options(windows.ModelOptions, config["model"], where="model")
-    fields = dataclasses.asdict(options)
-    fields["dtype"] = read_dtype(options.dtype, where="model.dtype")
-    model = MixSTE(skeleton, **fields)
+    model = windows.read_network(MixSTE, windows.ModelOptions, config)
     loss = read_options(LossOptions, config["loss"], where="loss")
-    weights = joint_weights(loss.joint_weights, skeleton)
+    weights = joint_weights(loss.joint_weights, model.skeleton)
     sampler = read_options(SamplerOptions, config["sampler"], where="sampler")
     return System(
         init=partial(_init, model),

@@ -5,9 +5,10 @@ The network that DiffuPose's denoiser grew from, as a deterministic system to co
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from posediff_jax.config import read_dtype, read_options
+from posediff_jax.denoisers.graph import Normalisation
 from posediff_jax.denoisers.modgcn import VARIANTS, ModulatedGCN
 from posediff_jax.skeleton import Skeleton, get_skeleton
 from posediff_jax.systems.base import System
@@ -30,10 +31,10 @@ class ModelOptions:
     num_blocks: int = 4
     non_local: bool = False
     groups: tuple[tuple[int, ...], ...] = ()
-    adjacency: str = "row"
+    adjacency: Normalisation = "row"
     modulated: bool = True
     mask: bool = False
-    modulation_init: str = "xavier"
+    modulation_init: Literal["xavier", "ones"] = "xavier"
     dropout: float = 0.0
     dtype: str = "float32"
 
@@ -67,10 +68,6 @@ def make_network(config: Mapping[str, Any], skeleton: Skeleton) -> ModulatedGCN:
     if variant not in VARIANTS:
         raise ValueError(f"model.variant: expected one of {sorted(VARIANTS)}, got {variant!r}")
     options = read_options(ModelOptions, {**VARIANTS[variant], **dict(config)}, where="model")
-    if options.modulation_init not in ("ones", "xavier"):
-        raise ValueError(
-            f"model.modulation_init: expected 'ones' or 'xavier', got {options.modulation_init!r}"
-        )
     fields = dataclasses.asdict(options)
     del fields["variant"]
     fields["dtype"] = read_dtype(options.dtype, where="model.dtype")

@@ -67,21 +67,13 @@ class LossOptions:
       rotation_prob: Chance that it is turned by a uniform rotation.
     """
 
-    reduction: str = "half_sum"
-    weighting: str = "sigma2"
+    reduction: Reduction = "half_sum"
+    weighting: Weighting = "sigma2"
     time_eps: float = 1e-5
     flip_prob: float = 0.5
     rotation_prob: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("reduction", ("half_sum", "mean")),
-            ("weighting", ("sigma2", "likelihood")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"loss.{name}: expected one of {choices}, got {getattr(self, name)!r}"
-                )
         for name in ("flip_prob", "rotation_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(

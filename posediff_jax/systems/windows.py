@@ -5,21 +5,23 @@ Options, flip averaging inside each step, fan-out over windows, training draws b
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from posediff_jax.config import read_options
+from posediff_jax.config import read_dtype, read_options
 from posediff_jax.geometry import flip, safe_norm
 from posediff_jax.keys import item_keys
 from posediff_jax.process.schedules import Schedule, make_schedule
 from posediff_jax.samplers.discrete import sample_ddim
 from posediff_jax.samplers.hypotheses import fan_out
-from posediff_jax.skeleton import Skeleton, check_joints
+from posediff_jax.skeleton import Skeleton, check_joints, get_skeleton
 from posediff_jax.types import Array, PoseBatch, PredictFn, PyTree, SampleResult, Variables
+
+Network = TypeVar("Network")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +65,7 @@ class LossOptions:
         back-propagate the loss times its own gradient.
     """
 
-    gradient: str = "plain"
-
-    def __post_init__(self) -> None:
-        if self.gradient not in ("plain", "loss_times"):
-            raise ValueError(
-                f"loss.gradient: expected 'plain' or 'loss_times', got {self.gradient!r}"
-            )
+    gradient: Literal["plain", "loss_times"] = "plain"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,12 +85,22 @@ class SamplerOptions:
     max_chains: int = 0
 
 
-class PosePrediction(NamedTuple):
-    """A `Prediction` and the pose that it says, `(..., F, J, 3)`."""
+def read_network(
+    network: Callable[..., Network],
+    options: type[ModelOptions],
+    config: Mapping[str, Any],
+    **fields: Any,
+) -> Network:
+    """The network that the sections `skeleton` and `model` describe, with further `fields`.
 
-    x0: PyTree
-    eps: PyTree
-    pose: Array
+    Raises:
+      ValueError: An unknown field, skeleton or `dtype`; and what the network refuses.
+      TypeError: A value of the wrong type.
+    """
+    model = read_options(options, config["model"], where="model")
+    dtype = read_dtype(model.dtype, where="model.dtype")
+    fields = {**dataclasses.asdict(model), "dtype": dtype, **fields}
+    return network(get_skeleton(config["skeleton"]), **fields)
 
 
 def read_process(config: Mapping[str, Any]) -> tuple[ProcessOptions, Schedule]:
@@ -178,7 +184,7 @@ def run_ddim(
     noise: PyTree | None = None,
     return_trajectory: bool = False,
 ) -> SampleResult:
-    """`sample_ddim` as D3DP and DDHPose run it; `records` are the poses of all iterations.
+    """`sample_ddim` as D3DP and DDHPose run it; `records` are the `aux` of all iterations, poses.
 
     Arguments and errors as in `sample_ddim`.
     """
@@ -192,7 +198,7 @@ def run_ddim(
         rederive=False,
         noise=noise,
         return_trajectory=return_trajectory,
-        record=lambda prediction: prediction.pose,  # type: ignore[attr-defined]
+        record=lambda prediction: prediction.aux,
     )
 
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def train(
     config: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
     same_config: bool = False,
+    may_differ: Collection[str] = (),
     log_every: int = 100,
     save_every: int = 1000,
     eval_every: int = 0,
@@ -78,6 +79,7 @@ def train(
       config: The full config, stored in every checkpoint.
       metadata: Stored likewise: `skeleton`, `normalisation` and what else use of the weights needs.
       same_config: Refuse to go on from a checkpoint of another config; else warn of what changed.
+      may_differ: Fields of the config that do not count in this, such as "data.root".
       log_every: Steps per line in the log; a line holds means over them.
       save_every: Steps between checkpoints. The last step is always saved.
       eval_every: Steps between evaluations, each followed by a checkpoint; 0 for one at the end.
@@ -104,7 +106,7 @@ def train(
     store = CheckpointStore(Path(workdir) / FOLDER) if workdir is not None else None
     info = None
     if store is not None:
-        state, info = _resume(store, state, config, metadata, same_config)
+        state, info = _resume(store, state, config, metadata, same_config, may_differ)
     start = int(state.step)
     due = start == num_steps or _due(start, eval_every)
     owed = evaluate is not None and info is not None and not info.metrics and due
@@ -184,10 +186,11 @@ def _resume(
     config: Mapping[str, Any] | None,
     metadata: Mapping[str, Any] | None,
     same_config: bool,
+    may_differ: Collection[str],
 ) -> tuple[TrainState, CheckpointInfo | None]:
     newest = store.latest_info()
     if newest is not None:
-        _check_same_run(store, newest, config, metadata, same_config)
+        _check_same_run(store, newest, config, metadata, same_config, may_differ)
     restored = store.restore_latest(state)
     _check_agreement(store, None if restored is None else restored[1].step)
     if restored is None:
@@ -216,11 +219,17 @@ def _check_same_run(
     config: Mapping[str, Any] | None,
     metadata: Mapping[str, Any] | None,
     same_config: bool,
+    may_differ: Collection[str],
 ) -> None:
     """Before the arrays are read: in another recipe their shapes would differ, which says less."""
     if "skeleton" in newest.metadata and metadata and "skeleton" in metadata:
         check_skeleton(newest.metadata["skeleton"], metadata["skeleton"])
-    changed = _changed_fields(plain_config(newest.config or {}), plain_config(config or {}))
+    before, now = plain_config(newest.config or {}), plain_config(config or {})
+    changed = "; ".join(
+        f"{field} was {old!r}, is {new!r}"
+        for field, old, new in _changed_fields(before, now)
+        if field not in may_differ
+    )
     if changed and same_config:
         raise ValueError(
             f"workdir: {store.directory.parent} holds a run of another config ({changed}); "
@@ -234,15 +243,15 @@ def _check_same_run(
         )
 
 
-def _changed_fields(old: dict[str, Any], new: dict[str, Any], where: str = "") -> str:
-    changes = []
+def _changed_fields(
+    old: dict[str, Any], new: dict[str, Any], where: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
     for name in sorted({*old, *new}):
         before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            changes.append(_changed_fields(before, after, f"{where}{name}."))
+            yield from _changed_fields(before, after, f"{where}{name}.")
         elif before != after:
-            changes.append(f"{where}{name} was {before!r}, is {after!r}")
-    return "; ".join(change for change in changes if change)
+            yield f"{where}{name}", before, after
 
 
 def _next(batches: Iterator[PoseBatch], step: int) -> PoseBatch:

@@ -1,9 +1,9 @@
-"""The suite "ddhpose": rows that are consistent with each other; nothing depends on speed."""
+"""The suites "ddhpose" and "ddhpose-parts": rows agree with each other, whatever the speed."""
 
 import numpy as np
 import pytest
 
-from experiments.benchmark_ddhpose import run_ddhpose
+from experiments.benchmark_ddhpose import run_ddhpose, run_parts
 from posediff_jax.evaluation.throughput import window_flops
 
 
@@ -19,3 +19,13 @@ def test_rows_are_consistent():
         np.testing.assert_allclose(row["achieved_gflops"], achieved)
         np.testing.assert_allclose(row["share_of_peak"], achieved / row["peak_gflops"])
         np.testing.assert_allclose(row["ms_per_forward"] * passes, 1e3 * row["seconds"])
+
+
+def test_parts_add_up_to_the_formula_of_one_evaluation():
+    rows = run_parts(width=16, frames=5, depth=2, windows=2, repeats=1)
+    whole = [r for r in rows if not r["part"].startswith(" ")]
+    assert [r["calls"] for r in whole] == [4 * 2 + 1, 2, 2, 2 * 2]
+    total = sum(r["achieved_gflops"] * r["ms_per_forward"] * 1e6 for r in whole)
+    # Each attention over frames is timed with child features, which the first block has not.
+    first = 2 * 2 * 5 * 17 * 16**2
+    np.testing.assert_allclose(total, 2 * window_flops(5, 17, 16, depth=2, children=True) + first)

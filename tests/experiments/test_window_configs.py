@@ -26,7 +26,7 @@ def variants():
     for system in SYSTEMS:
         for data in ("cmu", "h36m"):
             name = f"{system}_{data}"
-            yield from ((name, arg) for arg in ("", *module(name)._VARIANTS))
+            yield from ((name, arg) for arg in ("", *module(name).VARIANTS))
 
 
 @pytest.mark.parametrize(("name", "arg"), list(variants()))

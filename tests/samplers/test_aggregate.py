@@ -51,6 +51,9 @@ def test_spread_is_the_root_mean_square_distance_to_the_mean():
         joint_spread(HYPOTHESES), np.sqrt((distance**2).mean(axis=1)), rtol=1e-5
     )
     assert joint_spread(HYPOTHESES[:, :1]).max() == 0
+    # Also where all are equal its gradient is a number.
+    slope = jax.grad(lambda x: joint_spread(x, axis=0).sum())(jnp.ones((4, 17, 3)))
+    np.testing.assert_array_equal(slope, 0)
 
 
 class TestReprojection:

@@ -136,7 +136,7 @@ def test_the_estimate_of_a_mirrored_window_is_mirrored():
         predict = d3dp.bind_predict(
             model, variables, encoded, schedule=schedule, times=times, clip=1.1
         )
-        return predict(x_t, jnp.asarray(66)).pose
+        return predict(x_t, jnp.asarray(66)).aux
 
     plain = pose_of(batch.keypoints, x_t)
     mirrored = pose_of(flip(batch.keypoints, H36M_17), flip(x_t, H36M_17))

@@ -355,7 +355,7 @@ class TestBadInput:
             ({"sampler": {"num_steps": 9}}, "sampler.num_steps: expected 1 to 8 .*got 9"),
             ({"sampler": {"name": "euler"}}, "sampler.name: expected 'ddim' or 'ddpm'"),
             ({"process": {"clip": 0.0}}, "process.clip: expected more than 0, got 0.0"),
-            ({"model": {"adjacency": "x"}}, "adjacency: expected one of"),
+            ({"model": {"adjacency": "x"}}, "model.adjacency: expected 'row' or 'symmetric'"),
             ({"sampler": {"eta": 2.0}}, "sampler.eta: expected a value in"),
             ({"loss": {"joint_weights": "x"}}, "loss.joint_weights: expected 'diffupose'"),
             ({"skeleton": "coco_17"}, "loss.joint_weights: 'diffupose' is defined for"),

@@ -430,7 +430,10 @@ class TestBadInput:
             ({"model": {"depth": 3}}, "model.depth: unknown field"),
             ({"process": {"name": "ve"}}, "process.name: expected one of .* got 've'"),
             ({"process": {"beta_min": 0.0}}, "beta_min, beta_max: expected 0 < beta_min"),
-            ({"loss": {"reduction": "sum"}}, "loss.reduction: expected one of .* got 'sum'"),
+            (
+                {"loss": {"reduction": "sum"}},
+                "loss.reduction: expected 'half_sum' or 'mean', got 'sum'",
+            ),
             ({"loss": {"flip_prob": 2.0}}, "loss.flip_prob: expected a chance in"),
             ({"loss": {"time_eps": 0.0}}, "loss.time_eps: expected a time in"),
             (

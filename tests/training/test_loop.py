@@ -266,6 +266,8 @@ def test_resuming_with_another_config_or_skeleton(tmp_path):
         ValueError, match=r"workdir: .* another config \(optimizer.learning_rate was"
     ):
         run(tmp_path, num_steps=1, config=changed, same_config=True)
+    allowed = ["optimizer.learning_rate"]
+    run(tmp_path, num_steps=1, config=changed, same_config=True, may_differ=allowed)
     # Named even where the recipe differs as well.
     with pytest.raises(ValueError, match="trained on skeleton 'h36m_17'"):
         run(tmp_path, num_steps=2, ema=None, metadata={"skeleton": "h36m_16"})

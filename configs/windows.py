@@ -1,0 +1,116 @@
+"""What the configs of MixSTE, D3DP and DDHPose share: networks of the published size over windows.
+
+A config adds its system, its loss and its learning rate; `human36m` changes the data set.
+"""
+
+from ml_collections import ConfigDict
+
+
+def published(system: str, *, learning_rate: float, decay_rate: float, epochs: int) -> ConfigDict:
+    """243 frames, 8 layers of width 512, on `cmu17`; lacks loss and sampler."""
+    config = ConfigDict()
+    config.system = system
+    config.skeleton = "h36m_17"
+    config.seed = 0
+    config.model = ConfigDict(
+        {
+            "num_frames": 243,
+            "width": 512,
+            "depth": 8,
+            "num_heads": 8,
+            "drop_path": 0.1,
+            "dtype": "float32",
+        }
+    )
+    config.data = ConfigDict(
+        {
+            "kind": "cmu17",
+            "root": "",
+            "frames": 243,
+            "heldout_every": 12,
+            "frames_per_clip": 243,
+            "train_views": 12,
+            "body_spread": 0.0,
+            "noise_px": 0.0,
+        }
+    )
+    config.optimizer = ConfigDict(
+        {
+            "name": "adamw",
+            "learning_rate": learning_rate,
+            "weight_decay": 0.1,
+            "schedule": "exponential",
+            "decay_rate": decay_rate,
+            "warmup_steps": 0,
+        }
+    )
+    config.training = ConfigDict(
+        {
+            "batch_size": 4,
+            # Epochs of about 900 batches.
+            "num_steps": 900 * epochs,
+            "log_every": 200,
+            "save_every": 2000,
+            "eval_every": 20_000,
+        }
+    )
+    config.evaluation = ConfigDict({"num_hypotheses": 1, "train_hypotheses": 1, "batch_size": 4})
+    return config
+
+
+def diffusion(config: ConfigDict) -> ConfigDict:
+    """Adds the process and the sampler of D3DP and DDHPose (H = W = 1)."""
+    config.process = ConfigDict({"schedule": "cosine", "num_timesteps": 1000, "clip": 1.1})
+    config.sampler = ConfigDict({"num_steps": 1, "eta": 1.0, "flip": True, "max_chains": 4})
+    return config
+
+
+def human36m(config: ConfigDict, *, epochs: int) -> ConfigDict:
+    """The same on Human3.6M."""
+    config.data = ConfigDict(
+        {
+            "kind": "human36m",
+            "root": "",
+            "frames": config.data.frames,
+            "keypoints": "gt",
+            "heldout_subjects": (),
+            "test_actions": (),
+        }
+    )
+    # Epochs of about 3,360 batches.
+    config.training.num_steps = 3360 * epochs
+    return config
+
+
+def _small(config: ConfigDict) -> None:
+    config.model.update(num_frames=27, width=64, depth=4)
+    _frames(config, 27, frames_per_clip=81)
+    config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup_steps=100)
+    config.training.update(batch_size=32, num_steps=6000, eval_every=2000)
+    config.evaluation.batch_size = 64
+    if "process" in config:
+        config.sampler.max_chains = 512
+
+
+def _tiny(config: ConfigDict) -> None:
+    config.model.update(num_frames=9, width=16, depth=2, num_heads=2)
+    _frames(config, 9, frames_per_clip=18, train_views=1)
+    config.training.update(batch_size=8, num_steps=4, log_every=2, save_every=2, eval_every=2)
+    config.evaluation.batch_size = 8
+    if "process" in config:
+        config.process.num_timesteps = 10
+        config.sampler.max_chains = 0
+
+
+def _frames(config: ConfigDict, frames: int, **of_virtual_cameras: int) -> None:
+    config.data.frames = frames
+    if config.data.kind == "cmu17":
+        config.data.update(of_virtual_cameras)
+
+
+SIZES = {"small": _small, "tiny": _tiny}
+HUMAN36M = {
+    "gt": lambda config: config.data.update(keypoints="gt"),
+    "cpn": lambda config: config.data.update(keypoints="cpn"),
+    "heldout": lambda config: config.data.update(heldout_subjects=("S8",)),
+}

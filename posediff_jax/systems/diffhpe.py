@@ -8,7 +8,7 @@ the paper's side. Loss: `systems.diffhpe_loss`; sampling: `systems.diffhpe_sampl
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,27 +16,27 @@ import jax.numpy as jnp
 from posediff_jax.config import read_dtype, read_options
 from posediff_jax.denoisers.diffhpe import (
     DiffHPEDenoiser,
+    Mix,
     check_options,
     init_variables,
     joint_groups,
 )
+from posediff_jax.denoisers.grouped import Grouping
 from posediff_jax.denoisers.mixste import MixSTE
 from posediff_jax.process.schedules import Schedule, cosine_schedule, power_schedule
 from posediff_jax.skeleton import Skeleton, get_skeleton
 from posediff_jax.systems.base import System
 from posediff_jax.systems.diffhpe_loss import LossOptions, check_loss, training_loss
-from posediff_jax.systems.diffhpe_parts import Guidance, freeze_lifter, noise_shape
+from posediff_jax.systems.diffhpe_parts import Dropped, Guidance, freeze_lifter, noise_shape
 from posediff_jax.systems.diffhpe_sampling import SamplerOptions, check_sampler, sample_poses
 from posediff_jax.types import Array, Variables
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelOptions:
-    """The section `model` of a config; see `DiffHPEDenoiser` for the fields of the network.
+class NetworkOptions:
+    """What the sections `model` of both forms share; see `DiffHPEDenoiser` for most fields.
 
     Attributes:
-      condition: "keypoints", or "none" for a model of motion alone.
-      depth_only: Only z is diffused; the keypoints stand for x and y.
       groups: Groups of joints for the attention; empty for the published ones of the skeleton.
       dropped: What an unconditional evaluation is not told: the "condition" after its encoder, or
         the "keypoints" before it.
@@ -52,21 +52,32 @@ class ModelOptions:
     dropout: float = 0.032
     non_local: bool = True
     groups: tuple[tuple[int, ...], ...] = ()
-    grouping: str = "official"
-    condition: str = "keypoints"
-    depth_only: bool = False
-    dropped: str = "condition"
+    grouping: Grouping = "official"
+    dropped: Dropped = "condition"
     dropped_share: float = 1.0
     dtype: str = "float32"
 
 
 @dataclasses.dataclass(frozen=True)
-class WrapperModelOptions(ModelOptions):
-    """The section `model` of the wrapper.
+class ModelOptions(NetworkOptions):
+    """The section `model` of DiffHPE-2D.
+
+    Attributes:
+      condition: "keypoints", or "none" for a model of motion alone.
+      depth_only: Only z is diffused; the keypoints stand for x and y.
+    """
+
+    condition: Literal["keypoints", "none"] = "keypoints"
+    depth_only: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class WrapperModelOptions(NetworkOptions):
+    """The section `model` of DiffHPE-Wrapper.
 
     Attributes:
       condition: "features" of the lifter, or its "pose".
-      mix: "concat" or "sum".
+      mix: "concat" or "sum", see `DiffHPEDenoiser`.
       encode_pose: See `DiffHPEDenoiser`.
       lifter: "frozen", or "trained" along with the denoiser from scratch.
       lifter_width: C of the lifter, a MixSTE.
@@ -77,10 +88,10 @@ class WrapperModelOptions(ModelOptions):
     """
 
     dropout: float = 0.2703806090969092
-    condition: str = "features"
-    mix: str = "concat"
+    condition: Literal["features", "pose"] = "features"
+    mix: Mix = "concat"
     encode_pose: bool = True
-    lifter: str = "frozen"
+    lifter: Literal["frozen", "trained"] = "frozen"
     lifter_width: int = 64
     lifter_depth: int = 8
     lifter_heads: int = 8
@@ -103,7 +114,7 @@ class ProcessOptions:
       noise_mean: Its mean, likewise; empty for 0.
     """
 
-    schedule: str = "cosine"
+    schedule: Literal["cosine", "linear", "quad"] = "cosine"
     num_timesteps: int = 50
     beta_start: float = 1e-4
     beta_end: float = 0.5
@@ -126,11 +137,6 @@ def from_config_2d(config: Mapping[str, Any], frozen: Variables | None = None) -
     if frozen is not None:
         raise ValueError("frozen: expected None, DiffHPE-2D has no frozen part")
     options = read_options(ModelOptions, config["model"], where="model")
-    if options.condition not in ("keypoints", "none"):
-        raise ValueError(
-            f"model.condition: expected 'keypoints' or 'none', got {options.condition!r}; "
-            "'features' are those of diffhpe_wrapper"
-        )
     skeleton = get_skeleton(config["skeleton"])
     return _system(config, options, make_network(options, skeleton, config), None)
 
@@ -152,13 +158,6 @@ def from_config_wrapper(config: Mapping[str, Any], frozen: Variables | None = No
       TypeError: A value of the wrong type.
     """
     options = read_options(WrapperModelOptions, config["model"], where="model")
-    if options.condition not in ("features", "pose"):
-        raise ValueError(
-            f"model.condition: expected 'features' or 'pose', got {options.condition!r}; "
-            "'keypoints' are those of diffhpe_2d"
-        )
-    if options.lifter not in ("frozen", "trained"):
-        raise ValueError(f"model.lifter: expected 'frozen' or 'trained', got {options.lifter!r}")
     skeleton = get_skeleton(config["skeleton"])
     model = make_network(options, skeleton, config)
     if options.lifter == "trained" and frozen is not None:
@@ -167,7 +166,7 @@ def from_config_wrapper(config: Mapping[str, Any], frozen: Variables | None = No
 
 
 def make_network(
-    options: ModelOptions, skeleton: Skeleton, config: Mapping[str, Any]
+    options: ModelOptions | WrapperModelOptions, skeleton: Skeleton, config: Mapping[str, Any]
 ) -> DiffHPEDenoiser:
     """The denoiser that a config describes.
 
@@ -182,12 +181,16 @@ def make_network(
     dtype = read_dtype(options.dtype, where="model.dtype")
     fields: dict[str, Any] = {
         name: getattr(options, name)
-        for name in ("num_frames", "width", "num_blocks", "step_width", "dropout", "non_local")
+        for name in (
+            *("num_frames", "width", "num_blocks", "step_width", "dropout", "non_local"),
+            "grouping",
+        )
     }
-    lifter = None
-    if isinstance(options, WrapperModelOptions):
+    if isinstance(options, ModelOptions):
+        fields["depth_only"] = options.depth_only
+    else:
         fields |= {"mix": options.mix, "encode_pose": options.encode_pose}
-        lifter = MixSTE(
+        fields["lifter"] = MixSTE(
             skeleton,
             num_frames=options.num_frames,
             width=options.lifter_width,
@@ -207,11 +210,8 @@ def make_network(
         skeleton,
         **fields,
         num_timesteps=process.num_timesteps,
-        source=options.condition,  # type: ignore[arg-type]
-        depth_only=options.depth_only,
-        lifter=lifter,
+        source=options.condition,
         groups=groups,
-        grouping=options.grouping,  # type: ignore[arg-type]
         dtype=dtype,
     )
     check_options(model)
@@ -226,23 +226,18 @@ def diffhpe_schedule(options: ProcessOptions, *, dtype: Any = jnp.float32) -> Sc
       dtype: Type of the tables.
 
     Raises:
-      ValueError: Unknown schedule, or a number out of range.
+      ValueError: A number out of range.
     """
     T, start, end = options.num_timesteps, options.beta_start, options.beta_end
     if options.schedule == "cosine":
         return cosine_schedule(T, max_beta=end, dtype=dtype)
-    powers = {"linear": 1, "quad": 2}
-    if options.schedule not in powers:
-        raise ValueError(
-            f"process.schedule: expected one of {['cosine', *powers]}, got {options.schedule!r}"
-        )
-    power = powers[options.schedule]
+    power = {"linear": 1, "quad": 2}[options.schedule]
     return power_schedule(T, beta_start=start, beta_end=end, power=power, dtype=dtype)
 
 
 def _system(
     config: Mapping[str, Any],
-    options: ModelOptions,
+    options: ModelOptions | WrapperModelOptions,
     model: DiffHPEDenoiser,
     frozen: Variables | None,
 ) -> System:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,14 +34,14 @@ class LossOptions:
     side_weight: float = 0.0
     bones: str = "official"
     unconditional: float = 0.0
-    unconditional_by: str = "window"
+    unconditional_by: Literal["window", "batch"] = "window"
 
 
 def check_loss(options: LossOptions, model: DiffHPEDenoiser) -> None:
     """Refuses at build time what training would refuse at the first batch.
 
     Raises:
-      ValueError: A name or a number out of range, or regularisers without poses to regularise.
+      ValueError: A number out of range, bones that are not known, or regularisers without poses.
     """
     a, b = options.time_weight, options.side_weight
     if a < 0 or b < 0 or a + b > 1:
@@ -59,10 +59,6 @@ def check_loss(options: LossOptions, model: DiffHPEDenoiser) -> None:
         )
     if options.unconditional and model.source == "none":
         raise ValueError("loss.unconditional: expected 0 with model.condition='none'")
-    if options.unconditional_by not in ("window", "batch"):
-        raise ValueError(
-            f"loss.unconditional_by: expected 'window' or 'batch', got {options.unconditional_by!r}"
-        )
 
 
 def training_loss(

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from posediff_jax.process.schedules import Schedule
 from posediff_jax.types import Array, Variables
 
 FROZEN = "frozen"
+Dropped = Literal["condition", "keypoints"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,18 +27,14 @@ class Guidance:
       weight: w: eps = (1 + w) eps_cond - w eps_uncond.
 
     Raises:
-      ValueError: An unknown name or a number out of range.
+      ValueError: A number out of range.
     """
 
-    dropped: str = "condition"
+    dropped: Dropped = "condition"
     share: float = 1.0
     weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.dropped not in ("condition", "keypoints"):
-            raise ValueError(
-                f"model.dropped: expected 'condition' or 'keypoints', got {self.dropped!r}"
-            )
         if not 0 < self.share <= 1:
             raise ValueError(f"model.dropped_share: expected 0 < share <= 1, got {self.share}")
         if self.share < 1 and self.dropped != "keypoints":

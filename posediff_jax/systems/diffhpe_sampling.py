@@ -1,7 +1,7 @@
 """DiffHPE's sampling: features once per window, all hypotheses as one batch, shared samplers."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ class SamplerOptions:
       max_chains: Hypotheses in memory at a time; 0 for all.
     """
 
-    name: str = "ddpm"
+    name: Literal["ddpm", "ddim"] = "ddpm"
     num_steps: int = 10
     eta: float = 0.0
     last_steps: int = 0
@@ -52,12 +52,10 @@ def check_sampler(options: SamplerOptions, schedule: Schedule, *, unconditional:
       unconditional: Chance of training without condition.
 
     Raises:
-      ValueError: An unknown name, a value out of range, or guidance by a network that has not
+      ValueError: A value out of range, or guidance by a network that has not
         learnt to do without its condition.
     """
     T = schedule.num_timesteps
-    if options.name not in ("ddpm", "ddim"):
-        raise ValueError(f"sampler.name: expected 'ddpm' or 'ddim', got {options.name!r}")
     if not 0 <= options.last_steps <= T:
         raise ValueError(
             f"sampler.last_steps: expected 0 (all) to {T} (process.num_timesteps), "

@@ -6,7 +6,7 @@ A deterministic system to compare with, trained on three weighted terms.
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +20,8 @@ from posediff_jax.systems import windows
 from posediff_jax.systems.base import System
 from posediff_jax.systems.losses import masked_mean, training_pair
 from posediff_jax.types import Array, Aux, PoseBatch, SampleResult, Variables
+
+Position = Literal["distance", "squared"]
 
 # Released weights: elbows and wrists count most, then knees and ankles, then head and shoulders.
 JOINT_WEIGHTS: dict[str, tuple[float, ...]] = {
@@ -40,16 +42,9 @@ class LossOptions(windows.LossOptions):
     """
 
     joint_weights: str = "mixste"
-    position: str = "distance"
+    position: Position = "distance"
     smoothness_weight: float = 0.5
     velocity_weight: float = 2.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.position not in ("distance", "squared"):
-            raise ValueError(
-                f"loss.position: expected 'distance' or 'squared', got {self.position!r}"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +104,7 @@ def joint_weights(name: str, skeleton: Skeleton) -> np.ndarray:
 
 
 def loss_terms(
-    output: Array, pose: Array, weights: np.ndarray, *, position: str = "distance"
+    output: Array, pose: Array, weights: np.ndarray, *, position: Position = "distance"
 ) -> dict[str, Array]:
     """The three terms of the released loss.
 

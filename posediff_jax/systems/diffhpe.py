@@ -257,18 +257,16 @@ def _system(
             # Refused now, not when training begins.
             freeze_lifter(jax.eval_shape(init, jax.random.key(0)), frozen, model)
         init = partial(_init_frozen, model, frozen)
+    bound: dict[str, Any] = {
+        "model": model,
+        "schedule": schedule,
+        "shape": shape,
+        "guidance": guidance,
+    }
     return System(
         init=init,
-        loss=partial(training_loss, model, schedule, shape, guidance, loss),
-        sample=partial(
-            sample_poses,
-            model=model,
-            schedule=schedule,
-            shape=shape,
-            guidance=guidance,
-            clip=process.clip,
-            options=sampler,
-        ),
+        loss=partial(training_loss, options=loss, **bound),
+        sample=partial(sample_poses, options=sampler, clip=process.clip, **bound),
     )
 
 

@@ -62,19 +62,19 @@ def check_loss(options: LossOptions, model: DiffHPEDenoiser) -> None:
 
 
 def training_loss(
+    key: Array,
+    variables: Variables,
+    batch: PoseBatch,
+    *,
     model: DiffHPEDenoiser,
     schedule: Schedule,
     shape: NoiseShape,
     guidance: Guidance,
     options: LossOptions,
-    key: Array,
-    variables: Variables,
-    batch: PoseBatch,
-    *,
     train: bool,
     axis_name: str | None = None,
 ) -> tuple[Array, Aux]:
-    """The contract of `systems.base.LossFn`, for what comes before it."""
+    """The contract of `systems.base.LossFn`, for what a config describes."""
     pose, keypoints = training_pair(batch, model.skeleton)
     target = pose[..., 2:] if model.depth_only else pose
     draw = jax.vmap(partial(draw_target, schedule=schedule))

@@ -81,9 +81,9 @@ def check_sampler(options: SamplerOptions, schedule: Schedule, *, unconditional:
 
 
 def encode_windows(
+    keys: Array,
     model: DiffHPEDenoiser,
     variables: Variables,
-    keys: Array,
     keypoints: Array,
     guidance: Guidance,
 ) -> Array:
@@ -93,9 +93,9 @@ def encode_windows(
     them anew in each step, and on top of those of the steps before.
 
     Args:
+      keys: One per window, `(B,)`.
       model: The denoiser.
       variables: Its variables, as `join_lifter` gives them.
-      keys: One per window, `(B,)`.
       keypoints: `(B, F, J, 2)`.
       guidance: See `Guidance`.
 
@@ -228,7 +228,7 @@ def sample_poses(
     times = run_times(schedule, options)
     network = join_lifter(variables)
     keys = item_keys(key, batch.index)
-    encoded = encode_windows(model, network, keys, batch.keypoints, guidance)
+    encoded = encode_windows(keys, model, network, batch.keypoints, guidance)
 
     def chains(chain_keys: Array, items: dict[str, Array]) -> dict[str, Array]:
         split = jax.vmap(jax.random.split)(chain_keys)

@@ -135,7 +135,7 @@ def sampling(fixture: Fixture) -> Outputs:
     @jax.jit
     def chain(variables: Any) -> Any:
         keys = jax.random.split(jax.random.key(0), len(keypoints))
-        encoded = encode_windows(model, variables, keys, keypoints, guidance)
+        encoded = encode_windows(keys, model, variables, keypoints, guidance)
         predict = bind_predict(
             model,
             variables,

@@ -299,14 +299,12 @@ class TestFrozenLifter:
         system = make_system(make_config("diffhpe_wrapper"))
         with pytest.raises(ValueError, match="frozen: expected the variables of a MixSTE"):
             system.init(jax.random.key(0))
-        shape = jax.eval_shape(
-            lambda v: (
-                system.sample(
-                    jax.random.key(0), v, make_batch(2, frames=FRAMES), num_hypotheses=2
-                ).samples
-            ),
-            variables("diffhpe_wrapper"),
-        )
+        batch = make_batch(2, frames=FRAMES)
+
+        def run(variables):
+            return system.sample(jax.random.key(0), variables, batch, num_hypotheses=2).samples
+
+        shape = jax.eval_shape(run, variables("diffhpe_wrapper"))
         assert shape.shape == (2, 2, FRAMES, 17, 3)
 
     @pytest.mark.parametrize(

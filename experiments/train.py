@@ -22,6 +22,7 @@ from ml_collections.config_flags import config_flags
 
 from experiments.common import start, write_json
 from experiments.data import complete_occlusion, load_training
+from experiments.frozen import load_lifter
 from posediff_jax.data import ScoredItems, endless_batches, num_batches
 from posediff_jax.evaluation.hypotheses import score_items
 from posediff_jax.inference import map_sampler
@@ -43,8 +44,9 @@ from posediff_jax.training.loop import EvaluateFn
 from posediff_jax.types import Variables
 from posediff_jax.visualize import plot_curves
 
-# A run goes on with the same bits when its data moved or it is watched more closely.
-MAY_DIFFER = ("data.root", "training.log_every", "training.save_every")
+# A run goes on with the same bits when its data moved, or the lifter that its checkpoints hold, or
+# when it is watched more closely.
+MAY_DIFFER = ("data.root", "frozen.checkpoint", "training.log_every", "training.save_every")
 
 
 def run(config: ConfigDict, workdir: str | Path, max_seconds: float | None = None) -> TrainState:
@@ -61,7 +63,7 @@ def run(config: ConfigDict, workdir: str | Path, max_seconds: float | None = Non
     workdir = Path(workdir)
     config = complete_occlusion(config)
     # Before the data are read, which may take long.
-    system = make_system(config)
+    system = make_system(config, load_lifter(config))
     check_evaluation(config)
     data = load_training(config)
     options = config.training

@@ -1,6 +1,7 @@
 """Items to evaluate: windows of sequences, and which of their frames count."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,11 @@ from posediff_jax.data.batching import ItemTable, item_table
 from posediff_jax.data.sequences import PoseSequences
 from posediff_jax.skeleton import Skeleton
 from posediff_jax.types import PoseBatch
+
+# How sequences are cut, and the padding of `windows.window_starts` behind it.
+CUTS: Mapping[str, str] = MappingProxyType(
+    {"side": "edge", "shift": "shift", "shift_twice": "shift", "causal": "causal"}
+)
 
 
 class ScoredViews(NamedTuple):
@@ -25,7 +31,7 @@ class ScoredViews(NamedTuple):
 
 
 class ScoredItems(NamedTuple):
-    """Windows that hold every scored frame once.
+    """Windows that hold every scored frame, once unless they were cut by "shift_twice".
 
     Attributes:
       table: Windows of all sequences, one after the other.
@@ -36,6 +42,8 @@ class ScoredItems(NamedTuple):
       subjects: Legend of subject numbers.
       actions: Legend of action numbers.
       skeleton: The joint order.
+      before: Frames that do not count but whose next one does: velocities need their answers,
+        `(K, F)` booleans. Windows of one frame are not asked for them.
     """
 
     table: ItemTable
@@ -46,6 +54,7 @@ class ScoredItems(NamedTuple):
     subjects: tuple[str, ...]
     actions: tuple[str, ...]
     skeleton: Skeleton
+    before: NDArray[np.bool_]
 
     @property
     def num_frames(self) -> int:
@@ -75,26 +84,43 @@ def all_frames(views: PoseSequences) -> ScoredViews:
     return ScoredViews(views, tuple(np.ones(s.num_frames, bool) for s in views.sequences))
 
 
-def scored_items(scored_views: ScoredViews, *, length: int = 1) -> ScoredItems:
-    """Cuts sequences into windows side by side and keeps those with a scored frame.
+def scored_items(scored_views: ScoredViews, *, length: int = 1, cut: str = "side") -> ScoredItems:
+    """Cuts sequences into windows and keeps those with a scored frame or one just before it.
 
     Args:
       scored_views: Sequences and their scored frames.
-      length: Frames per window; a window over the end of its sequence repeats the last frame.
+      length: Frames per window.
+      cut: "side": side by side; a window over the end of its sequence repeats the last frame.
+        "shift": the last window is moved back inside, and its frames replace those of the window
+        before (as published for MPI-INF-3DHP). "shift_twice": likewise, but frames in two windows
+        count twice (as published for Human3.6M). "causal": a window for each frame, which ends
+        there.
 
     Raises:
-      ValueError: `scored` does not fit the sequences, or nothing is scored.
+      ValueError: `scored` does not fit the sequences, nothing is scored, or another `cut`.
     """
     views, scored = scored_views
     _check_scored(views, scored)
-    table = item_table(views, length=length)
-    # Frames after the end of the last sequence are looked up too, and masked.
-    flags = np.concatenate([*scored, np.zeros(length, bool)])
+    if cut not in CUTS:
+        raise ValueError(f"cut: expected one of {tuple(CUTS)}, got {cut!r}")
+    stride = 1 if cut == "causal" else length
+    table = item_table(views, length=length, stride=stride, pad=CUTS[cut])
+    # Frames outside their sequence are looked up too, and left out.
+    flags = np.concatenate([*scored, np.zeros(length + 1, bool)])
     sequence, start, end, _ = table.items.T.astype(np.int64)
     local = start[:, None] + np.arange(length)
-    frames = flags[table.offsets[sequence][:, None] + local] & (local < end[:, None])
-    items = np.flatnonzero(frames.any(axis=1))
-    if not len(items):
+    own = (local >= 0) & (local < end[:, None])
+    if cut == "causal":
+        own = local == end[:, None] - 1
+    elif cut == "shift":
+        follows = sequence[:-1] == sequence[1:]
+        own[:-1] &= ~follows[:, None] | (local[:-1] < start[1:, None])
+    place = table.offsets[sequence][:, None] + local
+    frames = flags[place] & own
+    last = np.diff(table.offsets)[sequence][:, None] - 1
+    before = flags[place + 1] & own & (local < last) & ~frames & (length > 1)
+    items = np.flatnonzero((frames | before).any(axis=1))
+    if not frames.any():
         raise ValueError("scored: expected at least one scored frame, got none")
     return ScoredItems(
         table=table,
@@ -105,6 +131,7 @@ def scored_items(scored_views: ScoredViews, *, length: int = 1) -> ScoredItems:
         subjects=views.subjects,
         actions=views.actions,
         skeleton=views.skeleton,
+        before=before[items],
     )
 
 

@@ -183,27 +183,26 @@ def sample_blended(
       ValueError: `overlap` is not in [0, F).
     """
     table, length = items.table, items.table.length
-    frames = np.diff(table.offsets)
-    asked = {"length": length, "stride": length - overlap, "pad": "shift"}
-    plans = [plan_clip(int(n), length=length, overlap=overlap) for n in frames]
+    frames = [int(n) for n in np.diff(table.offsets)]
+    plans = [plan_clip(n, length=length, overlap=overlap) for n in frames]
+    asked = list_items(frames, length=length, stride=length - overlap, pad="shift")
+    overlapping = dataclasses.replace(table, items=asked)
     firsts = np.cumsum([0, *(len(plan.index) for plan in plans)])
-    overlapping = dataclasses.replace(table, items=list_items(frames, **asked))
-    current, clip = -1, np.zeros(())
+
+    def clip_of(number: int) -> NDArray[np.floating]:
+        def gather(rows: NDArray[np.int64]) -> PoseBatch:
+            return overlapping.gather(firsts[number] + rows)
+
+        return sample_clip(key, sample_batch, gather, plans[number], batch_size=batch_size)
+
+    current = -1
     for first in range(0, len(items.items), batch_size):
         rows = np.minimum(np.arange(first, first + batch_size), len(items.items) - 1)
         parts = []
         for row in rows:
             number = int(items.sequence[row])
             if number != current:
-                current = number
-                start = firsts[number]
-                clip = sample_clip(
-                    key,
-                    sample_batch,
-                    lambda asked, start=start: overlapping.gather(start + asked),
-                    plans[number],
-                    batch_size=batch_size,
-                )
+                current, clip = number, clip_of(number)
             local = np.clip(items.start[row] + np.arange(length), 0, frames[number] - 1)
             parts.append(clip[:, local])
         yield np.stack(parts)

@@ -1,6 +1,6 @@
 """Cuts sequences into windows of equal length, and joins their answers. Plain NumPy."""
 
-from typing import NamedTuple
+import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +105,8 @@ def expand(
     return np.clip(frames, 0, last), ((frames >= 0) & (frames <= last)).astype(np.float32)
 
 
-class ClipPlan(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClipPlan:
     """Which windows to ask, and how much each says about each frame; made by `plan_clip`.
 
     Attributes:

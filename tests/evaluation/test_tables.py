@@ -25,6 +25,7 @@ def make_scores(**values):
         frame=np.arange(5),
         subject=np.array([0, 1, 0, 1, 1]),
         action=np.array([0, 0, 1, 1, 2]),
+        levels={"mean": np.array([[0.1, 0.2], [0.3, 0.2], [0.1, 0.2], [0.1, 0.2], [0.1, 0.5]])},
     )
 
 
@@ -46,6 +47,13 @@ def test_actions_weigh_alike_and_frames_too_by_their_name():
 def test_shares_are_percent():
     assert summary()["rules"]["mean"]["pck"]["mean"] == pytest.approx(50)
     assert summary()["units"]["rules"]["pck"] == "percent"
+
+
+def test_levels_are_means_over_groups():
+    first, second = summary()["levels"]["mean"]
+    assert first["groups"] == pytest.approx({"Directions": 100, "Sitting": 200, "SittingDown": 100})
+    assert second["mean"] == pytest.approx(300)
+    assert second["frames"] == pytest.approx(260)
 
 
 def test_groups_by_subject():
@@ -96,5 +104,6 @@ def test_the_tables_mark_oracles(capsys):
     assert "j_agg (needs: camera)" in text
     assert all(name in text for name in ("Dir.", "Sit", "SitD.", "a method: P-MPJPE (mm)"))
     assert "calibration of 2 hypotheses" in text
+    assert "a method: MPJPE (mm) by level" in text
     assert "533.3" in text
     assert "460.0" in text

@@ -1,7 +1,7 @@
 """What the configs of MixSTE, D3DP and DDHPose share: networks of the published size over windows.
 
-A config adds its system, its loss and its learning rate; `human36m` changes the data set. All take
-the variants of `configs/occluded.py`, which hide joints.
+A config adds its system, its loss and its learning rate; `human36m` and `mpi_inf_3dhp` change the
+data set. All take the variants of `configs/occluded.py`, which hide joints.
 """
 
 from ml_collections import ConfigDict
@@ -82,6 +82,23 @@ def human36m(config: ConfigDict, *, epochs: int) -> ConfigDict:
     )
     # Epochs of about 3,360 batches.
     config.training.num_steps = 3360 * epochs
+    return config
+
+
+def mpi_inf_3dhp(config: ConfigDict, *, epochs: int) -> ConfigDict:
+    """The same on MPI-INF-3DHP."""
+    config.skeleton = "mpi_inf_3dhp_17"
+    config.data = ConfigDict(
+        {
+            "kind": "mpi_inf_3dhp",
+            "root": "",
+            "frames": config.data.frames,
+            "annotation": "annot3",
+            "heldout_subjects": (),
+        }
+    )
+    # Epochs of about 2,340 batches.
+    config.training.num_steps = 2340 * epochs
     return config
 
 

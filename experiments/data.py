@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -21,6 +21,8 @@ from posediff_jax.data import (
     load_cmu17,
     load_human36m,
     load_humaneva,
+    load_mpi_inf_3dhp_test,
+    load_mpi_inf_3dhp_train,
     procedural_motion,
     random_bodies,
     read_occlusion,
@@ -38,13 +40,15 @@ class DataOptions:
     """The section `data` of a config, but for its own section `occlusion` (`data.Occlusion`).
 
     Attributes:
-      kind: "procedural", "cmu17", "human36m" or "humaneva".
+      kind: "procedural", "cmu17", "human36m", "humaneva" or "mpi_inf_3dhp".
       root: Folder of the files; procedural motion has none.
       frames: Frames per item.
       stride: Frames between training items; 0 means `frames`.
       keypoints: 2D joints of Human3.6M and HumanEva files, see their readers.
-      heldout_subjects: Training subjects that choose the best checkpoint instead; of Human3.6M and
-        HumanEva.
+      annotation: Which 3D joints of MPI-INF-3DHP training is on, see their reader; a protocol names
+        those that are scored.
+      heldout_subjects: Training subjects that choose the best checkpoint instead; of Human3.6M,
+        HumanEva and MPI-INF-3DHP.
       heldout_every: Every so many clips one does so instead of being trained on; 0 for none; of
         motion that virtual cameras see.
       test_actions: Actions that are scored; empty for all; of Human3.6M and HumanEva.
@@ -63,6 +67,7 @@ class DataOptions:
     frames: int = 1
     stride: int = 0
     keypoints: str = "gt"
+    annotation: Literal["annot3", "univ_annot3"] = "annot3"
     heldout_subjects: tuple[str, ...] = ()
     heldout_every: int = 0
     test_actions: tuple[str, ...] = ()
@@ -118,12 +123,13 @@ def load_training(config: ConfigDict) -> Split:
     )
 
 
-def load_test(config: ConfigDict, protocol: str = "") -> ScoredItems:
+def load_test(config: ConfigDict, protocol: str = "", *, cut: str = "side") -> ScoredItems:
     """Reads or makes what a protocol scores.
 
     Args:
       config: An experiment's config.
       protocol: One of `PROTOCOLS[config.data.kind]`; empty for the first of them.
+      cut: How sequences become windows, see `scored_items`.
 
     Raises:
       FileNotFoundError: A file is missing.
@@ -137,7 +143,7 @@ def load_test(config: ConfigDict, protocol: str = "") -> ScoredItems:
     if protocol not in known:
         raise ValueError(f"protocol: expected one of {known} on {options.kind}, got {protocol!r}")
     views = _TEST[options.kind](options, config.seed, get_skeleton(config.skeleton), protocol)
-    return scored_items(views, length=options.frames, occlusion=occlusion)
+    return scored_items(views, length=options.frames, cut=cut, occlusion=occlusion)
 
 
 def complete_occlusion(config: ConfigDict) -> ConfigDict:
@@ -180,6 +186,7 @@ PROTOCOLS: dict[str, tuple[str, ...]] = {
     ),
     "human36m": ("test", "diffupose_official"),
     "humaneva": ("test", "diffupose_official"),
+    "mpi_inf_3dhp": ("test:annot3", "test:univ_annot3"),
 }
 
 
@@ -274,6 +281,31 @@ def _humaneva_training(options: DataOptions, seed: int, skeleton: Skeleton) -> _
     )
 
 
+def _mpi_inf_3dhp_training(options: DataOptions, seed: int, skeleton: Skeleton) -> _Pair:
+    del seed
+    _check_3dhp(skeleton)
+    return _recorded_training(
+        options,
+        tuple(f"S{i}" for i in range(1, 9)),
+        lambda subjects: load_mpi_inf_3dhp_train(
+            options.root, annotation=options.annotation, subjects=subjects
+        ),
+    )
+
+
+def _mpi_inf_3dhp_test(
+    options: DataOptions, seed: int, skeleton: Skeleton, protocol: str
+) -> ScoredViews:
+    del seed
+    _check_3dhp(skeleton)
+    return load_mpi_inf_3dhp_test(options.root, annotation=protocol.partition(":")[2])
+
+
+def _check_3dhp(skeleton: Skeleton) -> None:
+    if skeleton.name != "mpi_inf_3dhp_17":
+        raise ValueError(f"skeleton: MPI-INF-3DHP has 'mpi_inf_3dhp_17', got {skeleton.name!r}")
+
+
 def _recorded_training(
     options: DataOptions,
     subjects: Sequence[str],
@@ -320,10 +352,12 @@ _TRAINING = {
     "cmu17": _cmu17_training,
     "human36m": _human36m_training,
     "humaneva": _humaneva_training,
+    "mpi_inf_3dhp": _mpi_inf_3dhp_training,
 }
 _TEST = {
     "procedural": _procedural_test,
     "cmu17": _cmu17_test,
     "human36m": _human36m_test,
     "humaneva": _humaneva_test,
+    "mpi_inf_3dhp": _mpi_inf_3dhp_test,
 }

@@ -1,7 +1,8 @@
 """Scores a checkpoint by a protocol and prints the papers' tables.
 
 python -m experiments.evaluate --checkpoint=runs/diffupose_cmu [--protocol=cmu17-val-v1]
-    [--num_hypotheses=10] [--data=DIR] [--step=N] [--weights=auto] [--occlusion=random]
+    [--num_hypotheses=10] [--data=DIR] [--step=N] [--weights=auto]
+    [--windows=blend] [--occlusion=random]
 
 Writes the figures beside the checkpoints, in a file named after protocol, number of hypotheses and
 whatever else was changed, or to --out.
@@ -20,13 +21,16 @@ from rich.progress import track
 from experiments.common import parse_options, start, write_json
 from experiments.data import PROTOCOLS, load_test
 from posediff_jax.data import read_anchors, read_occlusion
+from posediff_jax.data.scored import CUTS
 from posediff_jax.evaluation.hypotheses import score_items
 from posediff_jax.evaluation.protocols import NEEDS
 from posediff_jax.evaluation.tables import print_summary, summarise
-from posediff_jax.inference import make_sampler
+from posediff_jax.inference import make_sampler, sample_blended
 from posediff_jax.skeleton import get_skeleton
 from posediff_jax.systems import make_system
 from posediff_jax.training import load_variables, stream_key
+
+WINDOWS = (*CUTS, "blend")
 
 
 def run(
@@ -39,6 +43,8 @@ def run(
     step: int | None = None,
     weights: str = "auto",
     sampler: dict[str, Any] | None = None,
+    windows: str = "side",
+    overlap: int | None = None,
     anchors: str | Path = "",
     out: str | Path = "",
 ) -> dict[str, Any]:
@@ -54,6 +60,9 @@ def run(
       step: Which checkpoint.
       weights: "auto", "ema" or "raw", see `load_variables`.
       sampler: Fields of the section `sampler` to change.
+      windows: How systems that see several frames see a sequence: a cut of `scored_items` ("shift",
+        "shift_twice": as published; "causal": no later frames), or "blend": windows that overlap.
+      overlap: Frames that windows of "blend" share at least, see `plan_clip`; None for half.
       anchors: File of the anchors that "zedo" starts from.
       out: The JSON file; by default beside the checkpoints.
 
@@ -73,7 +82,13 @@ def run(
     config.sampler.update(sampler or {})
     num_hypotheses = num_hypotheses or config.evaluation.num_hypotheses
     protocol = protocol or PROTOCOLS[config.data.kind][0]
+    if windows not in WINDOWS:
+        raise ValueError(f"windows: expected one of {WINDOWS}, got {windows!r}")
+    if overlap is not None and windows != "blend":
+        raise ValueError(f"overlap: expected windows='blend' with it, got {windows!r}")
     changed = {
+        "windows": None if windows == "side" else windows,
+        "overlap": overlap,
         "occlusion": occlusion or None,
         "step": step,
         "weights": None if weights == "auto" else weights,
@@ -85,16 +100,17 @@ def run(
     skeleton = get_skeleton(config.skeleton)
     frozen = read_anchors(anchors, skeleton).frozen() if anchors else None
     system = make_system(config, frozen)
-    items = load_test(config, protocol)
+    items = load_test(config, protocol, cut="side" if windows == "blend" else windows)
     size = config.evaluation.batch_size
     draw = make_sampler(system, variables, num_hypotheses=num_hypotheses)
     key = stream_key(config.seed, "eval")
-    batches = track(
-        items.batches(size),
-        f"sampling H = {num_hypotheses}",
-        total=math.ceil(len(items.items) / size),
-    )
-    sampled = (draw(key, batch).samples for batch, _ in batches)
+    if windows == "blend":
+        shared = items.table.length // 2 if overlap is None else overlap
+        sampled = sample_blended(key, draw, items, batch_size=size, overlap=shared)
+    else:
+        sampled = (draw(key, batch).samples for batch, _ in items.batches(size))
+    total = math.ceil(len(items.items) / size)
+    sampled = iter(track(sampled, f"sampling H = {num_hypotheses}", total=total))
     official = protocol == "diffupose_official"
     scores = score_items(items, sampled, batch_size=size, official=official)
     summary = {
@@ -106,6 +122,7 @@ def run(
         "system": config.system,
         "protocol": protocol,
         "protocol_needs": list(NEEDS.get(protocol, ())),
+        "windows": windows,
         "sampler": config.sampler.to_dict(),
         **summarise(
             scores,
@@ -114,7 +131,10 @@ def run(
             by_subject=config.data.kind == "humaneva",
         ),
     }
-    print_summary(summary, title=_title(summary))
+    # Their papers print PCK and AUC of each sequence too.
+    on_3dhp = config.data.kind == "mpi_inf_3dhp"
+    by_group = ("mpjpe", "pck", "auc") if on_3dhp else ("mpjpe", "p_mpjpe")
+    print_summary(summary, title=_title(summary), by_group=by_group)
     write_json(path, summary)
     print(f"figures: {path}")
     return summary
@@ -174,6 +194,8 @@ def main(argv: list[str]) -> None:
         step=given.step,
         weights=given.weights,
         sampler=parse_options(given.sampler),
+        windows=given.windows,
+        overlap=given.overlap,
         anchors=given.anchors,
         out=given.out,
     )
@@ -188,6 +210,8 @@ def define_flags() -> None:
     flags.DEFINE_string("occlusion", "", "Pattern of hidden joints, if not as the config says.")
     flags.DEFINE_integer("step", None, "Which checkpoint; by default the best, else newest.")
     flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Averaged or as trained.")
+    flags.DEFINE_enum("windows", "side", WINDOWS, "How sequences are cut into windows, see `run`.")
+    flags.DEFINE_integer("overlap", None, "Frames that windows of 'blend' share; half by default.")
     flags.DEFINE_string("anchors", "", "ZeDO: a file by experiments.anchors.")
     flags.DEFINE_string("out", "", "Where the JSON goes.")
     flags.DEFINE_multi_string(

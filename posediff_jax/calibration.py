@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from posediff_jax.types import Camera
 
@@ -19,6 +20,9 @@ _SIZES = {
     "orientation": 4,
     "position": 3,
 }
+
+# Standard deviation of X / Z below which focal length and principal point cannot be told apart.
+_LEAST_SPREAD = 1e-3
 
 
 def make_camera(
@@ -160,6 +164,32 @@ def default_camera(image_size: Any) -> Camera:
     _check_leaf("image_size", size)
     focal = np.broadcast_to(size.max(axis=-1, keepdims=True), size.shape)
     return make_camera(focal, size / 2.0, size)
+
+
+def fit_lens(points: NDArray, pixels: NDArray) -> tuple[NDArray, NDArray] | None:
+    """Focal lengths and principal point that best take points to pixels, by least squares.
+
+    Args:
+      points: In camera axes, in front of the camera, `(N, 3)`.
+      pixels: Where they were seen, `(N, 2)`.
+
+    Returns:
+      Focal lengths and principal point, `(2,)` each, pixels; None where the points do not tell them
+      or contradict every lens (a focal length that is not positive).
+    """
+    points = np.asarray(points, np.float64)
+    if not (points[:, 2] > 0).all():
+        return None
+    lens = []
+    for axis in range(2):
+        slope = points[:, axis] / points[:, 2]
+        spread = slope.std()
+        if not spread > _LEAST_SPREAD:
+            return None
+        design = np.stack([slope, np.ones_like(slope)], axis=1)
+        lens.append(np.linalg.lstsq(design, np.float64(pixels[:, axis]), rcond=None)[0])
+    focal, center = np.stack(lens, axis=1)
+    return (focal, center) if (focal > 0).all() else None
 
 
 def _floating_dtype(*values: Any) -> np.dtype:

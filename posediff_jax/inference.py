@@ -1,12 +1,16 @@
 """Sampling for users: weights bound once, batches of any size, spread over devices."""
 
-from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from posediff_jax.data.batching import list_items
+from posediff_jax.data.scored import ScoredItems
+from posediff_jax.data.windows import ClipPlan, plan_clip
 from posediff_jax.parallel import AXIS, local_devices, replicate, shard_batch
 from posediff_jax.systems.base import System
 from posediff_jax.types import PoseBatch, SampleResult, Variables
@@ -106,6 +110,102 @@ def sample_all(
     if not parts:
         raise ValueError("batches: expected at least one batch, got none")
     return np.concatenate(parts)
+
+
+def sample_clip(
+    key: jax.Array,
+    sample_batch: SampleBatch,
+    gather: Callable[[NDArray[np.int64]], PoseBatch],
+    plan: ClipPlan,
+    *,
+    batch_size: int,
+) -> NDArray[np.floating]:
+    """Hypotheses of a whole clip, blended from those of its windows.
+
+    Hypothesis h of a window is blended with hypothesis h of the next, which was drawn apart: where
+    windows overlap, hypotheses are nearer to their mean than within a window.
+
+    Args:
+      key: Random key; each window draws from it by its own index.
+      sample_batch: See `make_sampler`.
+      gather: `(rows of the plan (B,)) -> batch`.
+      plan: Windows and weights.
+      batch_size: Windows in memory at a time.
+
+    Returns:
+      `(H, F, J, 3)` root-relative metres.
+
+    Raises:
+      ValueError: `batch_size` is less than 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    count = len(plan.index)
+    # A short clip has a batch of its own size, to a power of two: few shapes, few compilations.
+    size = min(batch_size, 1 << (count - 1).bit_length())
+    poses: NDArray[np.floating] = np.zeros(())
+    for first in range(0, count, size):
+        rows = np.arange(first, first + size)
+        # Filled up with the last window: one shape, so one compilation.
+        samples = sample_batch(key, gather(np.minimum(rows, count - 1))).samples
+        if not poses.ndim:
+            frames = int(plan.index.max()) + 1
+            poses = np.zeros((samples.shape[1], frames, *samples.shape[3:]), samples.dtype)
+        for row, sample in zip(rows[rows < count], samples, strict=False):
+            said = plan.weight[row] > 0
+            weight = plan.weight[row][said, None, None]
+            poses[:, plan.index[row][said]] += weight * sample[:, said]
+    return poses
+
+
+def sample_blended(
+    key: jax.Array,
+    sample_batch: SampleBatch,
+    items: ScoredItems,
+    *,
+    batch_size: int,
+    overlap: int,
+) -> Iterator[NDArray[np.floating]]:
+    """Hypotheses of windows to be scored, cut from whole clips that overlapping windows made.
+
+    Args:
+      key: Random key.
+      sample_batch: See `make_sampler`.
+      items: Windows side by side.
+      batch_size: As for `items.batches`, and windows in memory at a time.
+      overlap: See `plan_clip`.
+
+    Yields:
+      For each of `items.batches(batch_size)` its hypotheses, `(B, H, F, J, 3)`. One clip is in
+      memory at a time.
+
+    Raises:
+      ValueError: `overlap` is not in [0, F).
+    """
+    table, length = items.table, items.table.length
+    frames = [int(n) for n in np.diff(table.offsets)]
+    plans = [plan_clip(n, length=length, overlap=overlap) for n in frames]
+    asked = list_items(frames, length=length, stride=length - overlap, pad="shift")
+    overlapping = dataclasses.replace(table, items=asked)
+    firsts = np.cumsum([0, *(len(plan.index) for plan in plans)])
+
+    def clip_of(number: int) -> NDArray[np.floating]:
+        def gather(rows: NDArray[np.int64]) -> PoseBatch:
+            return overlapping.gather(firsts[number] + rows)
+
+        return sample_clip(key, sample_batch, gather, plans[number], batch_size=batch_size)
+
+    current = -1
+    for first in range(0, len(items.items), batch_size):
+        rows = np.minimum(np.arange(first, first + batch_size), len(items.items) - 1)
+        parts = []
+        for row in rows:
+            number = int(items.sequence[row])
+            if number != current:
+                current, clip = number, clip_of(number)
+            local = np.clip(items.start[row] + np.arange(length), 0, frames[number] - 1)
+            parts.append(clip[:, local])
+        yield np.stack(parts)
 
 
 def _check_values(batch: PoseBatch) -> None:

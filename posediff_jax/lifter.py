@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from posediff_jax.camera import to_screen
 from posediff_jax.data.batching import centre_missing
 from posediff_jax.data.occlusion import read_occlusion
-from posediff_jax.data.windows import windows
-from posediff_jax.inference import SampleBatch, make_sampler
+from posediff_jax.data.windows import ClipPlan, plan_clip
+from posediff_jax.inference import SampleBatch, make_sampler, sample_clip
 from posediff_jax.samplers.aggregate import joint_spread, mean_pose
 from posediff_jax.skeleton import Skeleton, check_joints, get_skeleton, joint_map
 from posediff_jax.systems import make_system
@@ -107,11 +107,14 @@ class Lifter:
         confidence: ArrayLike | None = None,
         num_hypotheses: int = 50,
         skeleton: str | None = None,
+        overlap: int | None = None,
+        causal: bool = False,
     ) -> Lifted:
-        """Lifts the keypoints of one person in one clip.
+        """Lifts the keypoints of one person in one clip of any length.
 
-        The hypotheses of a frame depend on `key`, its number and its keypoints only: not on batch
-        size, devices or `num_hypotheses` (fewer are the first of more), to rounding.
+        The hypotheses of a window depend on `key`, its number and its keypoints only: not on batch
+        size, devices or `num_hypotheses` (fewer are the first of more), to rounding. Beyond the
+        result, memory is that of `batch_size` windows.
 
         Args:
           keypoints: Pixels, `(F, J, 2)`.
@@ -124,13 +127,18 @@ class Lifter:
           num_hypotheses: H.
           skeleton: Name of the joint order of `keypoints`, such as "coco_17"; None is that of the
             weights.
+          overlap: Frames that neighbouring windows share and are blended over, see `plan_clip`;
+            None for a quarter of a window. There hypotheses are nearer to their mean (see
+            `sample_clip`); 0 puts windows side by side.
+          causal: For each frame a window of its own, which ends there: later frames change
+            nothing, and the clip takes as many windows as it has frames.
 
         Raises:
           TypeError: `camera` is no `Camera`.
           ValueError: Joints do not fit the skeleton or cannot be converted, no frame, values that
             are not finite or look normalised, a camera with leading axes, confidences that do not
-            fit, missing joints with weights that were not trained for them, or H below 1 (or above
-            1 for a deterministic system).
+            fit, missing joints with weights that were not trained for them, H below 1 (or above 1
+            for a deterministic system), or an `overlap` that does not fit the window or `causal`.
         """
         if num_hypotheses < 1:
             raise ValueError(f"num_hypotheses: expected at least 1, got {num_hypotheses}")
@@ -154,18 +162,16 @@ class Lifter:
                 devices=self._devices,
             )
         draw = self._samplers[num_hypotheses]
-        index, shown = windows(len(points), length=self.frames)
-        poses = np.empty((num_hypotheses, *points.shape[:2], 3), np.float32)
-        # A short clip has a batch of its own size, to a power of two: few shapes, few compilations.
-        size = min(self._batch_size, 1 << (len(index) - 1).bit_length())
-        for first in range(0, len(index), size):
-            rows = np.arange(first, first + size)
-            # Filled up with the last window: one shape, so one compilation.
-            rows = np.minimum(rows, len(index) - 1)
-            samples = draw(key, _batch(points, seen, camera, index, shown, rows)).samples
-            for row, sample in zip(rows, samples, strict=True):
-                real = shown[row] > 0
-                poses[:, index[row][real]] = sample[:, real]
+        if overlap is None:
+            overlap = 0 if causal else self.frames // 4
+        plan = plan_clip(len(points), length=self.frames, overlap=overlap, causal=causal)
+        poses = sample_clip(
+            key,
+            draw,
+            lambda rows: _batch(points, seen, camera, plan, rows),
+            plan,
+            batch_size=self._batch_size,
+        )
         hypotheses = jnp.asarray(poses)
         return Lifted(
             poses=poses,
@@ -263,15 +269,10 @@ def load(
 
 
 def _batch(
-    points: NDArray,
-    confidence: NDArray,
-    camera: Camera,
-    index: NDArray,
-    shown: NDArray,
-    rows: NDArray,
+    points: NDArray, confidence: NDArray, camera: Camera, plan: ClipPlan, rows: NDArray
 ) -> PoseBatch:
-    pixels: Any = points[index[rows]]
-    certain: Any = confidence[index[rows]]
+    pixels: Any = points[plan.index[rows]]
+    certain: Any = confidence[plan.index[rows]]
     screen: Any = to_screen(pixels, np.asarray(camera.image_size))
     # Zero, not nearly so: what networks were shown in training.
     screen = np.where(certain[..., None] > 0, screen, 0)
@@ -279,7 +280,7 @@ def _batch(
         lambda leaf: np.broadcast_to(np.asarray(leaf), (len(rows), *np.shape(leaf))), camera
     )
     # PoseBatch is typed by what its leaves become on a device.
-    mask: Any = shown[rows]
+    mask: Any = plan.mask[rows]
     zeros: Any = np.zeros(len(rows), np.int32)
     number: Any = rows.astype(np.int32)
     return PoseBatch(

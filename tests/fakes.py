@@ -7,6 +7,7 @@ here is taken from the readers. All functions are deterministic.
 from pathlib import Path
 
 import numpy as np
+from scipy.io import savemat
 from scipy.spatial.transform import Rotation
 
 from posediff_jax.data.procedural import procedural_motion
@@ -133,6 +134,163 @@ def write_fake_humaneva(folder, *, subjects=("S1", "S2", "S3"), frames=12, seed=
     _save(folder / "data_3d_humaneva15.npz", positions_3d=worlds)
     _save(folder / "data_2d_humaneva15_gt.npz", positions_2d=pixels, metadata=metadata)
     return worlds
+
+
+# Joints of Human3.6M-17 in the order of MPI-INF-3DHP's test set: head top, neck, right and left
+# arm, right and left leg, pelvis, spine, head; and where they are among 28 in the training set.
+JOINTS_OF_3DHP = [10, 8, 14, 15, 16, 11, 12, 13, 1, 2, 3, 4, 5, 6, 0, 7, 9]
+JOINTS_AMONG_28 = [7, 5, 14, 15, 16, 9, 10, 11, 23, 24, 25, 18, 19, 20, 4, 3, 6]
+# Focal length and principal point in pixels, indoors and outdoors.
+TEST_LENSES_3DHP = {
+    True: (1500.1723, (1017.3873, 1043.0320)),
+    False: (1683.9835, (939.8575, 560.1407)),
+}
+# "univ_annot3" of the fakes: all bodies larger, seen along the same rays.
+UNIVERSAL = 1.1
+
+
+def write_fake_3dhp_npz(folder, *, frames=12, seed=0):
+    """Writes the train and test files of P-STMO and D3DP, both annotations.
+
+    In the test sequences frames 2 and 5 are not valid: they have no pose, and 5 has no keypoints.
+
+    Args:
+      folder: Gets the files.
+      frames: Of each sequence.
+      seed: Of the motion.
+
+    Returns:
+      "S1/Seq1/0" or "TS1" -> joints in camera axes, `(F, 17, 3)`, millimetres.
+    """
+    truth, train, test = {}, {}, {}
+    cameras = (0, 1, 2, 4, 5, 6, 7, 8)
+    takes = [(f"S{s}", part) for s in range(1, 9) for part in ("Seq1", "Seq2")]
+    for (subject, part), world in zip(takes, _motion((seed, 9), 16, frames), strict=True):
+        views = {}
+        for camera in cameras:
+            joints = _seen_by(world[:, JOINTS_OF_3DHP], camera)
+            truth[f"{subject}/{part}/{camera}"] = joints
+            views[str(camera)] = {"data_2d": _train_pixels(joints, camera), "data_3d": joints}
+        train[f"{subject} {part}"] = [views, fps_3dhp(subject, part)]
+    for n, world in enumerate(_motion((seed, 8), 6, frames), start=1):
+        joints = _seen_by(world[:, JOINTS_OF_3DHP], n)
+        truth[f"TS{n}"] = joints
+        test[f"TS{n}"] = _test_entries(joints, indoors=n < 5)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, nested in (("train", train), ("test", test)):
+        _save(folder / f"data_{part}_3dhp_ori.npz", data=nested)
+        _save(folder / f"data_{part}_3dhp.npz", data=_scaled(nested))
+    return truth
+
+
+def write_fake_3dhp_mat(folder, *, subjects=("S1",), tests=("TS1", "TS6"), frames=5, seed=0):
+    """Writes the original files: `annot.mat` (version 5) and `annot_data.mat` (7.3, by h5py).
+
+    Args:
+      folder: Gets a folder for each subject and test sequence.
+      subjects: Who is trained on.
+      tests: Test sequences; frames 2 and 5 as in `write_fake_3dhp_npz`.
+      frames: Of each sequence.
+      seed: Of the motion.
+
+    Returns:
+      As `write_fake_3dhp_npz`.
+    """
+    truth = {}
+    takes = [(s, part) for s in subjects for part in ("Seq1", "Seq2")]
+    for (subject, part), world in zip(takes, _motion((seed, 7), len(takes), frames), strict=True):
+        views = [_seen_by(world[:, JOINTS_OF_3DHP], camera) for camera in range(14)]
+        truth |= {f"{subject}/{part}/{c}": joints for c, joints in enumerate(views)}
+        _write_train_mat(Path(folder) / subject / part, views)
+    for name, world in zip(tests, _motion((seed, 6), len(tests), frames), strict=True):
+        joints = _seen_by(world[:, JOINTS_OF_3DHP], int(name[2:]))
+        truth[name] = joints
+        _write_test_mat(Path(folder) / name, _test_entries(joints, indoors=int(name[2:]) < 5))
+    return truth
+
+
+def fps_3dhp(subject, part):
+    """Four sequences and one more were filmed at 50 frames per second."""
+    fast = {("S1", "Seq2"), ("S3", "Seq1"), ("S3", "Seq2"), ("S5", "Seq1"), ("S5", "Seq2")}
+    return 50 if (subject, part) in fast else 25
+
+
+def train_lens_3dhp(camera):
+    """Focal length and principal point of the fake training cameras, pixels."""
+    return 1490.0 + 5 * camera, (1020.0 + camera, 1030.0 - 2 * camera)
+
+
+def _seen_by(world, camera):
+    """World (z up) in the axes of a camera that stands around the room, millimetres."""
+    turn = Rotation.from_euler("z", 25.0 * camera, degrees=True)
+    x, y, z = np.moveaxis(turn.apply(world.reshape(-1, 3)).reshape(world.shape), -1, 0)
+    return 1000.0 * np.stack([x, 1.2 - z, y + 4.0], axis=-1)
+
+
+def _train_pixels(joints, camera):
+    focal, center = train_lens_3dhp(camera)
+    return joints[..., :2] / joints[..., 2:] * focal + center
+
+
+def _test_entries(joints, *, indoors):
+    focal, center = TEST_LENSES_3DHP[indoors]
+    pixels = joints[..., :2] / joints[..., 2:] * focal + center
+    valid = np.ones(len(joints))
+    for frame in (2, 5):
+        if frame < len(joints):
+            valid[frame] = 0
+    lost = joints.copy()
+    lost[valid == 0] = 0
+    pixels[5:6] = np.nan
+    return {"data_2d": pixels, "data_3d": lost, "valid": valid}
+
+
+def _scaled(nested):
+    """The same files with 3D joints of `UNIVERSAL` size."""
+    if isinstance(nested, dict):
+        return {k: v * UNIVERSAL if k == "data_3d" else _scaled(v) for k, v in nested.items()}
+    return [_scaled(v) for v in nested] if isinstance(nested, list) else nested
+
+
+def _write_train_mat(folder, views):
+    folder.mkdir(parents=True)
+    cells = {name: np.empty((14, 1), object) for name in ("annot2", "annot3", "univ_annot3")}
+    for camera, joints in enumerate(views):
+        every = np.full((len(joints), 28, 3), -777.0)
+        every[:, JOINTS_AMONG_28] = joints
+        cells["annot3"][camera, 0] = every.reshape(len(joints), -1)
+        cells["univ_annot3"][camera, 0] = UNIVERSAL * every.reshape(len(joints), -1)
+        flat = np.full((len(joints), 28, 2), -77.0)
+        flat[:, JOINTS_AMONG_28] = _train_pixels(joints, camera)
+        cells["annot2"][camera, 0] = flat.reshape(len(joints), -1)
+    cells["cameras"] = np.arange(14)[None]
+    savemat(folder / "annot.mat", cells)
+    lines = ["Skeletool Camera Calibration File V1.0"]
+    for camera in range(14):
+        focal, center = train_lens_3dhp(camera)
+        matrix = np.eye(4)
+        matrix[[0, 1], [0, 1]], matrix[:2, 2] = focal, center
+        lines += [f"name          {camera}", "  sensor      10 10", "  size        2048 2048"]
+        lines += ["  animated    0", "  intrinsic   " + " ".join(map(str, matrix.ravel()))]
+        lines += ["  extrinsic   " + " ".join(map(str, np.eye(4).ravel())), "  radial      0"]
+    (folder / "camera.calibration").write_text("\n".join(lines) + "\n")
+
+
+def _write_test_mat(folder, entries):
+    """As MATLAB writes it: a page of text, then HDF5 with the axes the other way round."""
+    import h5py
+
+    folder.mkdir(parents=True)
+    path = folder / "annot_data.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["annot2"] = entries["data_2d"][:, None]
+        file["annot3"] = entries["data_3d"][:, None]
+        file["univ_annot3"] = UNIVERSAL * entries["data_3d"][:, None]
+        file["valid_frame"] = entries["valid"][:, None]
+        file["activity_annotation"] = np.ones((len(entries["valid"]), 1))
+    with open(path, "r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(128))
 
 
 def human36m_calibration():

@@ -4,7 +4,16 @@ import jax
 import numpy as np
 import pytest
 
-from posediff_jax.inference import make_sampler, map_sampler, sample_all
+from posediff_jax.data import all_frames, procedural_motion, scored_items, virtual_views
+from posediff_jax.data.windows import plan_clip
+from posediff_jax.inference import (
+    make_sampler,
+    map_sampler,
+    sample_all,
+    sample_blended,
+    sample_clip,
+)
+from posediff_jax.skeleton import H36M_17
 from posediff_jax.systems import System
 from posediff_jax.types import SampleResult
 from tests.systems.test_modgcn import make_batch
@@ -68,3 +77,90 @@ def test_values_are_checked_where_frames_count():
     mask = spoiled.mask.copy()
     mask[3, 1] = 0
     draw(KEY, spoiled.replace(mask=mask))
+
+
+def per_window(key, batch):
+    """Two hypotheses: each keypoint in space, moved by the number of the window."""
+    del key
+    x = np.asarray(batch.keypoints)
+    points = np.concatenate([x, x[..., :1]], axis=-1)
+    number = np.asarray(batch.index, np.float32)[:, None, None, None]
+    return SampleResult(samples=np.stack([points + number, points - number], axis=1))
+
+
+def clip_of(frames, plan, batch_size, sizes=None):
+    """`sample_clip` of `per_window` over keypoints that grow with time, windows all at place 0."""
+    x = np.broadcast_to(np.arange(frames, dtype=np.float32)[:, None, None], (frames, 17, 2))
+
+    def gather(rows):
+        if sizes is not None:
+            sizes.append(len(rows))
+        batch = make_batch(len(rows))
+        return batch.replace(keypoints=x[plan.index[rows]], index=rows)
+
+    return sample_clip(KEY, per_window, gather, plan, batch_size=batch_size)
+
+
+def test_a_clip_is_the_weighted_sum_of_its_windows():
+    plan = plan_clip(25, length=9, overlap=3)
+    expected = np.zeros((2, 25))
+    for number, (index, weight) in enumerate(zip(plan.index, plan.weight, strict=True)):
+        for frame, share in zip(index, weight, strict=True):
+            expected[:, frame] += share * (frame + number * np.array([1, -1]))
+    for batch_size in (1, 2, 64):
+        poses = clip_of(25, plan, batch_size)
+        assert poses.shape == (2, 25, 17, 3)
+        np.testing.assert_allclose(poses[..., 4, 2], expected, rtol=1e-6)
+
+
+def test_where_a_window_is_alone_its_answer_is_untouched():
+    plan = plan_clip(25, length=9, overlap=3)
+    poses = clip_of(25, plan, 64)
+    np.testing.assert_array_equal(poses[0, :6, 0, 0], np.arange(6))
+    np.testing.assert_array_equal(poses[0, 9:12, 0, 0], np.arange(9, 12) + 1)
+
+
+def test_no_join_jumps():
+    """Windows that differ by 1 are one frame apart without overlap, and a quarter with three."""
+
+    def largest_step(overlap):
+        poses = clip_of(21, plan_clip(21, length=9, overlap=overlap), 64)
+        return (np.diff(poses[0, :, 0, 0]) - 1).max()
+
+    assert largest_step(3) == pytest.approx(0.25)
+    # 21 frames: the last window of three is moved back by six.
+    assert largest_step(0) == pytest.approx(1)
+
+
+def test_ten_thousand_frames_never_ask_for_more_than_a_batch():
+    sizes = []
+    plan = plan_clip(10_000, length=27, overlap=6)
+    poses = clip_of(10_000, plan, 64, sizes)
+    assert poses.shape == (2, 10_000, 17, 3)
+    assert set(sizes) == {64}
+    with pytest.raises(ValueError, match="batch_size: expected at least 1"):
+        clip_of(5, plan_clip(5, length=3), 0)
+
+
+def test_windows_cut_from_blended_clips_are_those_clips():
+    views = virtual_views(0, procedural_motion(0, num_clips=3, frames=11), H36M_17)
+    items = scored_items(all_frames(views), length=4)
+    windows = list(sample_blended(KEY, per_window, items, batch_size=2, overlap=2))
+    assert {w.shape for w in windows} == {(2, 2, 4, 17, 3)}
+    plan = plan_clip(11, length=4, overlap=2)
+    for number in range(3):
+        start = number * len(plan.index)
+        x = items.table.gather(np.flatnonzero(items.table.items[:, 0] == number)).keypoints
+        x = np.asarray(x).reshape(-1, 17, 2)[:11]
+        clip = sample_clip(
+            KEY,
+            per_window,
+            lambda rows, x=x, start=start: make_batch(len(rows)).replace(
+                keypoints=x[plan.index[rows]], index=start + rows
+            ),
+            plan,
+            batch_size=8,
+        )
+        found = np.concatenate(windows)[: len(items.items)][items.sequence == number]
+        found = np.moveaxis(found, 1, 0).reshape(2, -1, 17, 3)
+        np.testing.assert_allclose(found[:, :11], clip, atol=1e-5)

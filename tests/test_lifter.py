@@ -113,6 +113,64 @@ def test_other_joint_orders_are_converted_by_name(lifter):
     )
 
 
+WINDOWS = ConfigDict(
+    {
+        "system": "d3dp",
+        "skeleton": "h36m_17",
+        "model": {"num_frames": 5, "width": 8, "depth": 1, "num_heads": 1},
+        "process": {"num_timesteps": 10},
+        "sampler": {"num_steps": 2},
+        "data": {"frames": 5},
+    }
+)
+CLIP = np.random.default_rng(2).uniform(100, 700, (13, 17, 2)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def window_lifter(tmp_path_factory):
+    path = tmp_path_factory.mktemp("windows")
+    save(path, WINDOWS)
+    return posediff_jax.load(path, batch_size=8, devices=jax.devices()[:1])
+
+
+def lift(lifter, keypoints, **options):
+    return lifter(keypoints, camera=CAMERA, key=KEY, num_hypotheses=2, **options).poses
+
+
+@pytest.mark.parametrize("frames", [3, 5])
+def test_a_clip_within_one_window_repeats_its_last_frame(window_lifter, frames):
+    poses = lift(window_lifter, CLIP[:frames])
+    assert poses.shape == (2, frames, 17, 3)
+    padded = CLIP[np.minimum(np.arange(5), frames - 1)]
+    np.testing.assert_array_equal(poses, lift(window_lifter, padded)[:, :frames])
+
+
+def test_a_long_clip_is_a_single_window_where_that_is_alone(window_lifter):
+    """Two windows beside each other and one over both: the first frame has one only."""
+    poses = lift(window_lifter, CLIP[:9], overlap=1)
+    single = lift(window_lifter, CLIP[:5])
+    np.testing.assert_allclose(poses[:, :4], single[:, :4], atol=1e-5)
+    assert np.abs(poses[:, 4] - single[:, 4]).max() > 1e-4
+
+
+def test_causal_answers_do_not_change_with_what_comes_later(window_lifter):
+    poses = lift(window_lifter, CLIP, causal=True)
+    assert poses.shape == (2, 13, 17, 3)
+    later = CLIP.copy()
+    later[7:] += 50
+    changed = lift(window_lifter, later, causal=True)
+    np.testing.assert_array_equal(changed[:, :7], poses[:, :7])
+    assert (np.abs(changed[:, 7:] - poses[:, 7:]).max(axis=(0, 2, 3)) > 1e-4).all()
+    np.testing.assert_allclose(lift(window_lifter, CLIP[:7], causal=True), poses[:, :7], atol=1e-5)
+
+
+def test_an_overlap_must_fit_the_window(window_lifter):
+    with pytest.raises(ValueError, match="overlap: expected 0 to 4, got 5"):
+        lift(window_lifter, CLIP, overlap=5)
+    with pytest.raises(ValueError, match="overlap: expected 0 to 0, got 2"):
+        lift(window_lifter, CLIP, overlap=2, causal=True)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -17,6 +17,8 @@ from posediff_jax.data.cmu17_val import cmu17_val_v1 as cmu17_val_v1
 from posediff_jax.data.human36m import load_human36m as load_human36m
 from posediff_jax.data.humaneva import load_humaneva as load_humaneva
 from posediff_jax.data.motion import MotionClip as MotionClip
+from posediff_jax.data.mpi_inf_3dhp import load_mpi_inf_3dhp_test as load_mpi_inf_3dhp_test
+from posediff_jax.data.mpi_inf_3dhp import load_mpi_inf_3dhp_train as load_mpi_inf_3dhp_train
 from posediff_jax.data.npz import read_npz as read_npz
 from posediff_jax.data.occlusion import Occlusion as Occlusion
 from posediff_jax.data.occlusion import occlusion_key as occlusion_key

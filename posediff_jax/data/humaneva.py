@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
 
-from posediff_jax.calibration import make_camera
+from posediff_jax.calibration import fit_lens, make_camera
 from posediff_jax.data.sequences import PoseSequences
 from posediff_jax.data.videopose import (
     Layout,
@@ -43,8 +42,6 @@ _LAYOUT = Layout(
     fps=60.0,
 )
 _IMAGE_SIZE = (640.0, 480.0)
-# Standard deviation of X / Z below which focal length and principal point cannot be told apart.
-_LEAST_SPREAD = 1e-3
 
 # Quaternion (w, x, y, z) from camera to world axes, and position in metres, of each camera, as
 # published with VideoPose3D. S1 and S3 were filmed with one calibration.
@@ -176,29 +173,3 @@ def _fit_cameras(subject: str, takes: Sequence[Take], path: pathlib.Path) -> Cam
     focal, center = np.asarray(lenses, np.float32).swapaxes(0, 1)
     camera = make_camera(focal, center, size, orientation=orientation, position=position)
     return jax.device_get(camera)
-
-
-def fit_lens(points: NDArray, pixels: NDArray) -> tuple[NDArray, NDArray] | None:
-    """Focal lengths and principal point that best take points to pixels, by least squares.
-
-    Args:
-      points: In camera axes, in front of the camera, `(N, 3)`.
-      pixels: Where they were seen, `(N, 2)`.
-
-    Returns:
-      Focal lengths and principal point, `(2,)` each, pixels; None where the points do not tell them
-      or contradict every lens (a focal length that is not positive).
-    """
-    points = np.asarray(points, np.float64)
-    if not (points[:, 2] > 0).all():
-        return None
-    lens = []
-    for axis in range(2):
-        slope = points[:, axis] / points[:, 2]
-        spread = slope.std()
-        if not spread > _LEAST_SPREAD:
-            return None
-        design = np.stack([slope, np.ones_like(slope)], axis=1)
-        lens.append(np.linalg.lstsq(design, np.float64(pixels[:, axis]), rcond=None)[0])
-    focal, center = np.stack(lens, axis=1)
-    return (focal, center) if (focal > 0).all() else None

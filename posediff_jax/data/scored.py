@@ -1,6 +1,7 @@
 """Items to evaluate: windows of sequences, and which of their frames count."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,11 @@ from posediff_jax.data.occlusion import Occlusion
 from posediff_jax.data.sequences import PoseSequences
 from posediff_jax.skeleton import Skeleton
 from posediff_jax.types import PoseBatch
+
+# How sequences are cut, and the padding of `windows.window_starts` behind it.
+CUTS: Mapping[str, str] = MappingProxyType(
+    {"side": "edge", "shift": "shift", "shift_twice": "shift", "causal": "causal"}
+)
 
 
 class ScoredViews(NamedTuple):
@@ -26,7 +32,7 @@ class ScoredViews(NamedTuple):
 
 
 class ScoredItems(NamedTuple):
-    """Windows that hold every scored frame once.
+    """Windows that hold every scored frame, once unless they were cut by "shift_twice".
 
     Attributes:
       table: Windows of all sequences, one after the other.
@@ -37,6 +43,8 @@ class ScoredItems(NamedTuple):
       subjects: Legend of subject numbers.
       actions: Legend of action numbers.
       skeleton: The joint order.
+      before: Frames that do not count but whose next one does: velocities need their answers,
+        `(K, F)` booleans. Windows of one frame are not asked for them.
     """
 
     table: ItemTable
@@ -47,6 +55,7 @@ class ScoredItems(NamedTuple):
     subjects: tuple[str, ...]
     actions: tuple[str, ...]
     skeleton: Skeleton
+    before: NDArray[np.bool_]
 
     @property
     def num_frames(self) -> int:
@@ -77,29 +86,50 @@ def all_frames(views: PoseSequences) -> ScoredViews:
 
 
 def scored_items(
-    scored_views: ScoredViews, *, length: int = 1, occlusion: Occlusion | None = None
+    scored_views: ScoredViews,
+    *,
+    length: int = 1,
+    cut: str = "side",
+    occlusion: Occlusion | None = None,
 ) -> ScoredItems:
-    """Cuts sequences into windows side by side and keeps those with a scored frame.
+    """Cuts sequences into windows and keeps those with a scored frame or one just before it.
 
     Args:
       scored_views: Sequences and their scored frames.
-      length: Frames per window; a window over the end of its sequence repeats the last frame.
+      length: Frames per window.
+      cut: "side": side by side; a window over the end of its sequence repeats the last frame.
+        "shift": the last window is moved back inside, and its frames replace those of the window
+        before (as published for MPI-INF-3DHP). "shift_twice": likewise, but frames in two windows
+        count twice (as published for Human3.6M). "causal": a window for each frame, which ends
+        there.
       occlusion: Which joints are hidden, the same ones for every system; None hides nothing.
 
     Raises:
-      ValueError: `scored` does not fit the sequences, nothing is scored, or what is to be hidden
-        does not fit windows or skeleton.
+      ValueError: `scored` does not fit the sequences, nothing is scored, another `cut`, or what is
+        to be hidden does not fit windows or skeleton.
     """
     views, scored = scored_views
     _check_scored(views, scored)
-    table = item_table(views, length=length, occlusion=occlusion)
-    # Frames after the end of the last sequence are looked up too, and masked.
-    flags = np.concatenate([*scored, np.zeros(length, bool)])
+    if cut not in CUTS:
+        raise ValueError(f"cut: expected one of {tuple(CUTS)}, got {cut!r}")
+    stride = 1 if cut == "causal" else length
+    table = item_table(views, length=length, stride=stride, pad=CUTS[cut], occlusion=occlusion)
+    # Frames outside their sequence are looked up too, and left out.
+    flags = np.concatenate([*scored, np.zeros(length + 1, bool)])
     sequence, start, end, _ = table.items.T.astype(np.int64)
     local = start[:, None] + np.arange(length)
-    frames = flags[table.offsets[sequence][:, None] + local] & (local < end[:, None])
-    items = np.flatnonzero(frames.any(axis=1))
-    if not len(items):
+    own = (local >= 0) & (local < end[:, None])
+    if cut == "causal":
+        own = local == end[:, None] - 1
+    elif cut == "shift":
+        follows = sequence[:-1] == sequence[1:]
+        own[:-1] &= ~follows[:, None] | (local[:-1] < start[1:, None])
+    place = table.offsets[sequence][:, None] + local
+    frames = flags[place] & own
+    last = np.diff(table.offsets)[sequence][:, None] - 1
+    before = flags[place + 1] & own & (local < last) & ~frames & (length > 1)
+    items = np.flatnonzero((frames | before).any(axis=1))
+    if not frames.any():
         raise ValueError("scored: expected at least one scored frame, got none")
     return ScoredItems(
         table=table,
@@ -110,6 +140,7 @@ def scored_items(
         subjects=views.subjects,
         actions=views.actions,
         skeleton=views.skeleton,
+        before=before[items],
     )
 
 

@@ -1,9 +1,11 @@
-"""Cuts sequences into windows of equal length. Plain NumPy."""
+"""Cuts sequences into windows of equal length, and joins their answers. Plain NumPy."""
+
+import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
 
-PADDINGS = ("edge", "shift", "split", "drop")
+PADDINGS = ("edge", "shift", "split", "drop", "causal")
 
 
 def window_starts(
@@ -14,28 +16,35 @@ def window_starts(
     Args:
       num_frames: F, at least 1.
       length: Frames per window.
-      stride: Frames between starts; None means `length`.
+      stride: Frames between starts; None means `length`, with "causal" 1.
       pad: What becomes of frames that no whole window holds. "edge": one more window runs over the
         end. "shift": it is moved back inside, so it overlaps the one before (a sequence shorter
         than `length` still runs over). "split": as many windows as with "edge", moved back by half
         of what they run over, so that they begin before frame 0 (training of MixSTE and its heirs).
-        "drop": they are left out.
+        "drop": they are left out. "causal": one window for each frame, which ends there; the first
+        ones begin before frame 0 and the stride is 1.
 
     Returns:
-      `(W,)`; negative with "split".
+      `(W,)`; negative with "split" and "causal".
 
     Raises:
-      ValueError: A number is less than 1, `pad` is unknown, or "split" with another stride.
+      ValueError: A number is less than 1, `pad` is unknown, or "split" or "causal" with another
+        stride.
 
     >>> window_starts(7, length=3).tolist(), window_starts(7, length=3, pad="shift").tolist()
     ([0, 3, 6], [0, 3, 4])
     """
-    stride = length if stride is None else stride
+    if stride is None:
+        stride = 1 if pad == "causal" else length
     for name, value in (("num_frames", num_frames), ("length", length), ("stride", stride)):
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     if pad not in PADDINGS:
         raise ValueError(f"pad: expected one of {PADDINGS}, got {pad!r}")
+    if pad == "causal":
+        if stride != 1:
+            raise ValueError(f"stride: 'causal' has a window for each frame, so 1, got {stride}")
+        return np.arange(num_frames, dtype=np.int64) - (length - 1)
     starts = np.arange(0, num_frames - length + 1, stride, dtype=np.int64)
     covered = starts[-1] + length if len(starts) else 0
     if pad == "split" and stride != length:
@@ -94,3 +103,54 @@ def expand(
     frames = np.asarray(starts, np.int64)[:, None] + np.arange(length)
     last = np.asarray(ends, np.int64)[:, None] - 1
     return np.clip(frames, 0, last), ((frames >= 0) & (frames <= last)).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClipPlan:
+    """Which windows to ask, and how much each says about each frame; made by `plan_clip`.
+
+    Attributes:
+      index: Frames of each window, `(W, L)`; see `windows`.
+      mask: 1.0 for real frames, `(W, L)`.
+      weight: Share of each answer in that frame, `(W, L)`; over all windows 1 for each frame.
+    """
+
+    index: NDArray[np.int64]
+    mask: NDArray[np.float32]
+    weight: NDArray[np.float32]
+
+
+def plan_clip(num_frames: int, *, length: int, overlap: int = 0, causal: bool = False) -> ClipPlan:
+    """Windows over a clip of any length, and the weights that blend them.
+
+    As in the published evaluations the last window is moved back inside, and a clip shorter than a
+    window repeats its last frame. Where windows overlap, the weight of each falls linearly to its
+    ends, so that one fades into the next; where there is one window alone, its weight is exactly 1.
+
+    Args:
+      num_frames: F, at least 1.
+      length: Frames per window.
+      overlap: Frames that neighbours share at least.
+      causal: Instead one window for each frame, which ends there and says nothing about other
+        frames, so that later frames change nothing. The first ones repeat the first frame.
+
+    Raises:
+      ValueError: A number is less than 1, `overlap` is not in [0, length), or not 0 with `causal`.
+
+    >>> plan = plan_clip(5, length=3, overlap=1)
+    >>> plan.index.tolist(), plan.weight.tolist()
+    ([[0, 1, 2], [2, 3, 4]], [[1.0, 1.0, 0.5], [0.5, 1.0, 1.0]])
+    """
+    most = 0 if causal else max(length - 1, 0)
+    if not 0 <= overlap <= most:
+        raise ValueError(f"overlap: expected 0 to {most}, got {overlap}")
+    pad, stride = ("causal", 1) if causal else ("shift", length - overlap)
+    index, mask = windows(num_frames, length=length, stride=stride, pad=pad)
+    position = np.arange(length)
+    if causal:
+        weight = mask * (position == length - 1)
+    else:
+        rising = mask * np.minimum(position + 1, length - position)
+        total = np.bincount(index.ravel(), weights=rising.ravel(), minlength=num_frames)
+        weight = rising / total[index]
+    return ClipPlan(index, mask, weight.astype(np.float32))

@@ -16,6 +16,7 @@ from posediff_jax.data.scored import ScoredItems
 from posediff_jax.evaluation import metrics, oracle, protocols
 from posediff_jax.evaluation.calibration import coverage_error, crps, energy_score, truth_ranks
 from posediff_jax.evaluation.coherence import segment_std, symmetry_gap
+from posediff_jax.evaluation.levels import level_errors
 from posediff_jax.samplers.aggregate import (
     joint_spread,
     mean_pose,
@@ -53,9 +54,11 @@ class FrameScores(NamedTuple):
     """Figures of every scored frame, in the order of the sequences.
 
     Attributes:
-      values: By rule, then metric: `(n,)`, metres or shares. A velocity error is NaN where the
-        frame before is not scored; the deviation of segments is that of a whole window in each of
-        its frames, NaN where a window runs over the end of its sequence or has a single frame.
+      values: By rule, then metric: `(n,)`, metres or shares. PCK and AUC are over the 14 joints of
+        `metrics.PCK_JOINTS` where the skeleton has them. A velocity error is NaN where nobody asked
+        for the frame before (windows of one frame, unless that is scored too; the first frame). The
+        deviation of segments is that of a whole window in each of its frames, NaN where a window
+        runs over the end of its sequence or has a single frame.
       spread: Root mean square distance of the hypotheses to their mean, mean over joints, `(n,)`,
         metres.
       crps: Mean over coordinates of all joints but the root, `(n,)`, metres.
@@ -65,6 +68,8 @@ class FrameScores(NamedTuple):
       frame: Number of each frame in its sequence, `(n,)`.
       subject: Subject number of each frame, `(n,)`.
       action: Action number of each frame, `(n,)`.
+      levels: By rule, the error of the joints of each level of the tree, `(n, L)`, metres; see
+        `level_errors`.
     """
 
     values: dict[str, dict[str, NDArray]]
@@ -76,6 +81,7 @@ class FrameScores(NamedTuple):
     frame: NDArray[np.int64]
     subject: NDArray[np.int64]
     action: NDArray[np.int64]
+    levels: Mapping[str, NDArray] = MappingProxyType({})
 
     @property
     def num_hypotheses(self) -> int:
@@ -139,7 +145,7 @@ def score_items(
         )
     if items.table.pose is None or (official and items.table.root is None):
         raise ValueError("items: expected sequences whose pose and root are known")
-    parts, counts = [], []
+    parts, counts, scored = [], [], []
     hypotheses_of = iter(sampled)
     for number, (batch, frames) in enumerate(items.batches(batch_size)):
         hypotheses = next(hypotheses_of, None)
@@ -147,7 +153,10 @@ def score_items(
             raise ValueError(f"sampled: expected one array for each batch, got {number}")
         scores = _score_batch(hypotheses, batch, official=official, skeleton=items.skeleton)
         ranks, scores = scores["ranks"], {k: v for k, v in scores.items() if k != "ranks"}
-        parts.append(jax.tree.map(lambda x, keep=frames: np.asarray(x)[keep], scores))
+        before = items.before[number * batch_size :][:batch_size]
+        kept = frames | np.pad(before, ((0, len(frames) - len(before)), (0, 0)))
+        scored.append(frames[kept])
+        parts.append(jax.tree.map(lambda x, keep=kept: np.asarray(x)[keep], scores))
         num_ranks = hypotheses.shape[1] + 1
         # A frame without an answer (NaN) has no ranks.
         answered = frames & np.isfinite(hypotheses).all(axis=(1, 3, 4))
@@ -158,21 +167,29 @@ def score_items(
     follows = (np.diff(sequence) == 0) & (np.diff(frame) == 1)
     for rule, velocity in _velocity_errors(joined["poses"], joined["target"], follows).items():
         values[rule]["mpjve"] = velocity
+    # From here on without the frames that only velocities needed.
+    counted = np.concatenate(scored)
+    whole = {"values": {rule: values[rule] for rule in RULES}, "at": (sequence, frame)}
+    for name in ("levels", "spread", "crps", "energy"):
+        whole[name] = joined[name]
+    found = jax.tree.map(lambda x: x[counted], whole)
+    sequence, frame = found["at"]
     codes = (
         np.asarray(c, np.int64)[items.sequence] for c in (items.table.subject, items.table.action)
     )
     per_window = items.frames.sum(axis=1)
     subject, action = (np.repeat(c, per_window) for c in codes)
     return FrameScores(
-        values={rule: values[rule] for rule in RULES},
-        spread=joined["spread"],
-        crps=joined["crps"],
-        energy=joined["energy"],
+        values=found["values"],
+        spread=found["spread"],
+        crps=found["crps"],
+        energy=found["energy"],
         rank_counts=np.sum(counts, axis=0),
         sequence=sequence,
         frame=frame,
         subject=subject,
         action=action,
+        levels=found["levels"],
     )
 
 
@@ -182,8 +199,11 @@ def _score_batch(
 ) -> dict[str, Any]:
     """Figures `(B, F)` of each rule and metric, chosen poses `(B, F, J, 3)`, ranks."""
     target, root = jnp.asarray(batch.pose), skeleton.root
+    joints = metrics.PCK_JOINTS.get(skeleton.name)
     frame_metrics = dict(FRAME_METRICS) | {
-        "rerooted_mpjpe": partial(metrics.rerooted_mpjpe, root=root)
+        "rerooted_mpjpe": partial(metrics.rerooted_mpjpe, root=root),
+        "pck": partial(metrics.pck, joints=joints),
+        "auc": partial(metrics.auc, joints=joints),
     }
     # A joint that nobody saw lies anywhere: it may not choose.
     seen = (jnp.asarray(batch.confidence) > 0).astype(hypotheses.dtype)
@@ -222,6 +242,7 @@ def _score_batch(
         "values": values,
         "poses": poses,
         "target": target,
+        "levels": {rule: level_errors(pose, target, skeleton) for rule, pose in poses.items()},
         "spread": joint_spread(hypotheses).mean(axis=-1),
         "crps": crps(free, truth).mean(axis=(-2, -1)),
         "energy": energy_score(free, truth).mean(axis=-1),
@@ -259,8 +280,8 @@ def _official(hypotheses: Array, batch: PoseBatch) -> Array:
 
 
 def _places(items: ScoredItems) -> tuple[NDArray, NDArray]:
-    """Sequence and number of each scored frame."""
-    window, offset = np.nonzero(items.frames)
+    """Sequence and number of each frame whose answer is used."""
+    window, offset = np.nonzero(items.frames | items.before)
     return items.sequence[window], items.start[window] + offset
 
 

@@ -62,9 +62,10 @@ def summarise(
     Returns:
       `rules`: by rule and metric the mean of each group (`groups`), of the groups (`mean`) and of
       all frames (`frames`); millimetres or percent, None where undefined. `needs`: what rules and
-      metrics took beside the keypoints. `calibration`: see `FrameScores.calibration`, lengths in
-      millimetres. `num_hypotheses`, `num_frames`, and `num_failed`: frames without a finite
-      answer, which all averages leave out.
+      metrics took beside the keypoints. `levels`: by rule, for each level of the tree from 1 on the
+      same means of its joints' error, millimetres. `calibration`: see `FrameScores.calibration`,
+      lengths in millimetres. `num_hypotheses`, `num_frames`, and `num_failed`: frames without a
+      finite answer, which all averages leave out.
     """
     names, group = _groups(scores, actions, subjects, by_subject=by_subject)
     rules = {
@@ -75,11 +76,16 @@ def summarise(
         name: _number(value * (1000 if name in ("crps", "energy_score", "spread") else 1))
         for name, value in scores.calibration().items()
     }
+    levels = {
+        rule: [_means(v * 1000, group, names) for v in by_level.T]
+        for rule, by_level in scores.levels.items()
+    }
     return {
         "num_hypotheses": scores.num_hypotheses,
         "num_frames": len(scores.action),
         "num_failed": scores.num_failed,
         "rules": rules,
+        "levels": levels,
         "calibration": calibration,
         "needs": {
             "rules": {rule: list(RULES[rule]) for rule in rules},
@@ -98,19 +104,26 @@ def summarise(
     }
 
 
-def print_summary(summary: Mapping[str, Any], *, title: str) -> None:
-    """Prints the per-action tables, all metrics, and the calibration of a `summarise` result.
+def print_summary(
+    summary: Mapping[str, Any],
+    *,
+    title: str,
+    by_group: Sequence[str] = ("mpjpe", "p_mpjpe"),
+) -> None:
+    """Prints tables by group, all metrics, levels and calibration of a `summarise` result.
 
     Args:
       summary: See `summarise`.
       title: Printed on top of each table.
+      by_group: Metrics that have a table by action (or what else a group is).
     """
     console = Console(width=200)
-    for metric in ("mpjpe", "p_mpjpe"):
+    for metric in by_group:
         _print_groups(console, summary, metric, title)
     several = f"H = {summary['num_hypotheses']}"
     _print_metrics(console, summary, f"{title}: mean over groups, {several}", _COMPARED)
     _print_metrics(console, summary, f"{title}: coherence, mean over groups, {several}", COHERENCE)
+    _print_levels(console, summary, title)
     _print_calibration(console, summary)
     if summary["num_failed"]:
         console.print(
@@ -146,7 +159,9 @@ def _means(values: NDArray, group: NDArray, names: list[str]) -> dict[str, Any]:
 def _print_groups(console: Console, summary: Mapping[str, Any], metric: str, title: str) -> None:
     rules = summary["rules"]
     first = next(iter(rules.values()))[metric]["groups"]
-    table = Table(title=f"{title}: {_head(metric)} (mm)", caption=_caption(summary, [metric]))
+    table = Table(
+        title=f"{title}: {_head(metric)} ({_unit(metric)})", caption=_caption(summary, [metric])
+    )
     table.add_column("rule", no_wrap=True)
     for name in [*(_SHORT.get(group, group) for group in first), "mean", "frames"]:
         table.add_column(name, justify="right", no_wrap=True)
@@ -163,10 +178,26 @@ def _print_metrics(
     table = Table(title=title, caption=_caption(summary, metrics))
     table.add_column("rule", no_wrap=True)
     for metric in metrics:
-        unit = "mm" if metric in LENGTHS else "%"
-        table.add_column(f"{_head(metric)} ({unit})", justify="right", no_wrap=True)
+        table.add_column(f"{_head(metric)} ({_unit(metric)})", justify="right", no_wrap=True)
     for rule, figures in summary["rules"].items():
         table.add_row(_rule_head(summary, rule), *(_text(figures[m]["mean"]) for m in metrics))
+    console.print(table)
+
+
+def _print_levels(console: Console, summary: Mapping[str, Any], title: str) -> None:
+    if not summary["levels"]:
+        return
+    head = f"{title}: MPJPE (mm) by level, mean over groups"
+    table = Table(
+        title=head,
+        caption="level: bones between a joint and the root; needs ground truth",
+        min_width=len(head),  # few columns: it would be broken
+    )
+    table.add_column("rule", no_wrap=True)
+    for level in range(len(next(iter(summary["levels"].values())))):
+        table.add_column(str(level + 1), justify="right", no_wrap=True)
+    for rule, figures in summary["levels"].items():
+        table.add_row(_rule_head(summary, rule), *(_text(found["mean"]) for found in figures))
     console.print(table)
 
 
@@ -198,6 +229,10 @@ def _caption(summary: Mapping[str, Any], metrics: Sequence[str]) -> str:
 
 def _head(metric: str) -> str:
     return metric.upper().replace("_", "-")
+
+
+def _unit(metric: str) -> str:
+    return "mm" if metric in LENGTHS else "%"
 
 
 def _factor(metric: str) -> float:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
+from posediff_jax.calibration import fit_lens
 from posediff_jax.camera import project
 from posediff_jax.data.batching import item_table
-from posediff_jax.data.humaneva import fit_lens, load_humaneva
+from posediff_jax.data.humaneva import load_humaneva
 from posediff_jax.skeleton import HUMANEVA_15
 from tests import fakes
 

@@ -37,6 +37,37 @@ def test_windows_without_a_scored_frame_are_left_out():
     assert len(scored_items(every(7), length=3).items) == 3
 
 
+@pytest.mark.parametrize("cut", ["shift", "causal"])
+@pytest.mark.parametrize("length", [1, 3, 9])
+@pytest.mark.parametrize("step", [1, 3])
+def test_other_cuts_hold_each_scored_frame_once_too(cut, length, step):
+    items = scored_items(every(step), length=length, cut=cut)
+    assert sorted(frames_of(items)) == [(s, f) for s in range(3) for f in range(0, 7, step)]
+    for batch, frames in items.batches(4):
+        if cut == "causal":
+            assert not frames[:, :-1].any()
+        assert (batch.mask[frames] == 1).all()
+
+
+def test_a_shifted_window_counts_instead_of_the_one_before_or_with_it():
+    """Seven frames in windows of three: 0-2, 3-5, 4-6."""
+    once = scored_items(every(1), length=3, cut="shift")
+    assert once.frames[:3].tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 1]]
+    twice = scored_items(every(1), length=3, cut="shift_twice")
+    assert twice.frames.all()
+    assert twice.num_frames == 27
+
+
+@pytest.mark.parametrize("cut", ["side", "shift", "causal"])
+@pytest.mark.parametrize("length", [3, 4])
+def test_frames_before_scored_ones_are_there_for_velocities(cut, length):
+    items = scored_items(every(3), length=length, cut=cut)
+    window, offset = np.nonzero(items.before)
+    found = zip(items.sequence[window], items.start[window] + offset, strict=True)
+    assert sorted(found) == [(s, f) for s in range(3) for f in (2, 5)]
+    assert not scored_items(every(3), length=1, cut=cut).before.any()
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 50])
 def test_batches_show_the_frames_themselves(batch_size):
     items = scored_items(every(2), length=3)
@@ -56,6 +87,8 @@ def test_legends_and_all_frames():
 
 
 def test_errors():
+    with pytest.raises(ValueError, match=r"cut: expected one of .*, got 'half'"):
+        scored_items(all_frames(VIEWS), cut="half")
     with pytest.raises(ValueError, match="scored: expected one flag per frame"):
         scored_items(ScoredViews(VIEWS, (np.ones(7, bool),)))
     with pytest.raises(ValueError, match="scored: expected at least one scored frame"):

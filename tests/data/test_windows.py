@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from posediff_jax.data.windows import windows
+from posediff_jax.data.windows import plan_clip, windows
 
 LENGTHS = [(f, n, s) for f in (1, 2, 7, 12) for n in (1, 3, 9) for s in (1, 2, None)]
 
@@ -77,3 +77,63 @@ def test_numbers_below_one_are_refused(option):
 def test_an_unknown_padding_is_refused():
     with pytest.raises(ValueError, match=r"pad: expected one of .*, got 'wrap'"):
         windows(5, length=2, pad="wrap")
+
+
+@pytest.mark.parametrize(("frames", "length"), [(1, 3), (5, 9), (7, 3), (4, 1)])
+def test_causal_windows_end_at_each_frame(frames, length):
+    index, mask = windows(frames, length=length, pad="causal")
+    wanted = np.arange(frames)[:, None] - np.arange(length)[::-1]
+    np.testing.assert_array_equal(index, np.maximum(wanted, 0))
+    np.testing.assert_array_equal(mask, wanted >= 0)
+    with pytest.raises(ValueError, match="stride: 'causal' has a window for each frame"):
+        windows(frames, length=length, stride=2, pad="causal")
+
+
+PLANS = [(f, n, o) for f in (1, 7, 9, 12, 40) for n in (1, 3, 9) for o in (0, 1, 4, 8) if o < n]
+
+
+@pytest.mark.parametrize(("frames", "length", "overlap"), PLANS)
+def test_the_shares_of_all_windows_in_a_frame_are_one(frames, length, overlap):
+    plan = plan_clip(frames, length=length, overlap=overlap)
+    total = np.zeros(frames)
+    np.add.at(total, plan.index, plan.weight)
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    assert (plan.weight[plan.mask == 0] == 0).all()
+    assert (plan.weight[plan.mask == 1] > 0).all()
+    # Where one window is alone, nothing is rounded.
+    alone = np.bincount(plan.index[plan.mask == 1], minlength=frames) == 1
+    assert (plan.weight[alone[plan.index] & (plan.mask == 1)] == 1).all()
+    shared = [len(np.intersect1d(a, b)) for a, b in zip(plan.index, plan.index[1:], strict=False)]
+    assert min(shared, default=overlap) >= overlap
+
+
+def test_one_window_fades_into_the_next():
+    plan = plan_clip(15, length=9, overlap=3)
+    np.testing.assert_allclose(plan.weight[0], [1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
+    np.testing.assert_allclose(plan.weight[1], [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("frames", [1, 7, 9])
+def test_a_clip_of_one_window_or_less_is_that_window(frames):
+    plan = plan_clip(frames, length=9, overlap=5)
+    assert plan.index.tolist() == [[*range(frames), *[frames - 1] * (9 - frames)]]
+    assert plan.weight.tolist() == [[1.0] * frames + [0.0] * (9 - frames)]
+
+
+def test_a_causal_plan_takes_the_last_frame_of_each_window():
+    plan = plan_clip(6, length=3, causal=True)
+    assert plan.index[:, -1].tolist() == list(range(6))
+    assert plan.weight.tolist() == [[0, 0, 1]] * 6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"overlap": 3}, "overlap: expected 0 to 2, got 3"),
+        ({"overlap": -1}, "overlap: expected 0 to 2, got -1"),
+        ({"overlap": 1, "causal": True}, "overlap: expected 0 to 0, got 1"),
+    ],
+)
+def test_plans_that_cannot_be_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        plan_clip(5, length=3, **options)

@@ -75,7 +75,8 @@ def test_rules(scores):
 def test_the_oracle_of_each_metric_has_its_own_best(scores):
     aligned = np.asarray(metrics.p_mpjpe(SAMPLES, TRUTH[:, None]))
     np.testing.assert_allclose(scores.values["p_best"]["p_mpjpe"], aligned.min(axis=1), atol=1e-6)
-    share = np.asarray(metrics.auc(SAMPLES, TRUTH[:, None]))
+    joints = [j for j in range(17) if j not in (0, 7, 9)]  # without pelvis, spine and head centre
+    share = np.asarray(metrics.auc(SAMPLES, TRUTH[:, None], joints=joints))
     np.testing.assert_allclose(scores.values["p_best"]["auc"], share.max(axis=1), atol=1e-6)
 
 
@@ -87,6 +88,30 @@ def test_velocity_needs_the_frame_before(scores):
     known = ~np.isnan(velocity)
     np.testing.assert_allclose(velocity[known], expected[known[1:]], atol=1e-6)
     assert np.isnan(run(step=2).values["mean"]["mpjve"]).all()
+
+
+@pytest.mark.parametrize(("length", "batch_size"), [(4, 3), (3, 4)])
+def test_in_windows_every_scored_frame_has_a_velocity_but_the_first(scores, length, batch_size):
+    found = run(step=2, length=length, batch_size=batch_size)
+    even = scores.frame % 2 == 0
+    assert found.frame.tolist() == scores.frame[even].tolist()
+    for rule, values in scores.values.items():
+        for name, value in values.items():
+            np.testing.assert_allclose(
+                found.values[rule][name], value[even], atol=1e-5, err_msg=name
+            )
+        np.testing.assert_allclose(found.levels[rule], scores.levels[rule][even], atol=1e-5)
+    np.testing.assert_allclose(found.spread, scores.spread[even], atol=1e-6)
+    assert found.rank_counts.sum() == 9 * 16 * 3
+
+
+def test_levels_are_bones_from_the_root(scores):
+    """Counted by hand on Human3.6M: hips and spine, knees and thorax, and so on."""
+    error = np.linalg.norm(SAMPLES.mean(axis=1) - TRUTH, axis=-1)
+    by_hand = ([1, 4, 7], [2, 5, 8], [3, 6, 9, 11, 14], [10, 12, 15], [13, 16])
+    expected = np.stack([error[:, joints].mean(axis=1) for joints in by_hand], axis=1)
+    np.testing.assert_allclose(scores.levels["mean"], expected, atol=1e-6)
+    assert set(scores.levels) == set(RULES)
 
 
 @pytest.mark.parametrize(("length", "batch_size"), [(1, 18), (1, 5), (4, 2), (6, 3)])

@@ -25,6 +25,7 @@ def make_scores(**values):
         frame=np.arange(5),
         subject=np.array([0, 1, 0, 1, 1]),
         action=np.array([0, 0, 1, 1, 2]),
+        levels={"mean": np.array([[0.1, 0.2], [0.3, 0.2], [0.1, 0.2], [0.1, 0.2], [0.1, 0.5]])},
     )
 
 
@@ -54,6 +55,13 @@ def test_coherence_is_millimetres():
     assert found["units"]["rules"]["segment_std"] == "mm"
     assert figures["symmetry_gap"]["mean"] == pytest.approx(10)
     assert figures["segment_std"]["groups"] == pytest.approx({"Directions": 4, "Sitting": 2})
+
+
+def test_levels_are_means_over_groups():
+    first, second = summary()["levels"]["mean"]
+    assert first["groups"] == pytest.approx({"Directions": 100, "Sitting": 200, "SittingDown": 100})
+    assert second["mean"] == pytest.approx(300)
+    assert second["frames"] == pytest.approx(260)
 
 
 def test_groups_by_subject():
@@ -107,5 +115,6 @@ def test_the_tables_mark_oracles(capsys):
     assert "a method: coherence, mean over groups, H = 2" in text
     assert "SYMMETRY-GAP needs nothing" in text
     assert "SEGMENT-STD needs several frames" in text
+    assert "a method: MPJPE (mm) by level" in text
     assert "533.3" in text
     assert "460.0" in text

@@ -55,6 +55,13 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(workdir, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_windows_that_cannot_be_are_refused(workdir):
+    with pytest.raises(ValueError, match=r"windows: expected one of .*, got 'half'"):
+        evaluate.run(workdir, windows="half")
+    with pytest.raises(ValueError, match="overlap: expected windows='blend' with it, got 'side'"):
+        evaluate.run(workdir, overlap=3)
+
+
 def test_evaluation_prints_tables_and_writes_json(workdir, capsys):
     summary = evaluate.run(workdir, num_hypotheses=3)
     path = workdir / "evaluation_unseen_H3.json"

@@ -36,6 +36,7 @@ def variants():
         for data in ("cmu", "h36m"):
             name = f"{system}_{data}"
             yield from ((name, arg) for arg in ("", *module(name).VARIANTS))
+    yield from (("ddhpose_3dhp", arg) for arg in ("", *module("ddhpose_3dhp").VARIANTS))
 
 
 @pytest.mark.parametrize(("name", "arg"), list(variants()))
@@ -76,7 +77,7 @@ def test_the_published_recipe_of_diffhpe(data):
     assert long.model.num_frames == 243
 
 
-def run(name, workdir, num_hypotheses, *, lifter="", **data):
+def run(name, workdir, num_hypotheses, *, lifter="", windows="side", **data):
     """Trains the tiny variant on other data, and scores it."""
     config = module(name).get_config("tiny").unlock()
     config.data.update(data)
@@ -84,7 +85,9 @@ def run(name, workdir, num_hypotheses, *, lifter="", **data):
         config.frozen.checkpoint = str(lifter)
     state = train.run(config.lock(), workdir)
     assert int(state.step) == config.training.num_steps
-    return evaluate.run(workdir, num_hypotheses=num_hypotheses, out=workdir / "figures.json")
+    return evaluate.run(
+        workdir, num_hypotheses=num_hypotheses, windows=windows, out=workdir / "figures.json"
+    )
 
 
 MOTION = {"kind": "procedural", "train_clips": 14, "test_clips": 2, "heldout_every": 14}
@@ -94,8 +97,13 @@ MOTION = {"kind": "procedural", "train_clips": 14, "test_clips": 2, "heldout_eve
 @pytest.mark.parametrize("system", [s for s in SYSTEMS if s != "diffhpe_wrapper"])
 def test_tiny_trains_and_is_scored(system, tmp_path):
     several = 1 if system == "mixste" else 3
-    summary = run(f"{system}_cmu", tmp_path, several, **MOTION)
+    how = {"mixste": "causal", "d3dp": "blend"}.get(system, "side")
+    summary = run(f"{system}_cmu", tmp_path, several, windows=how, **MOTION)
     assert summary["system"] == system
+    assert summary["windows"] == how
+    assert len(summary["levels"]["mean"]) == 5
+    # Scored every 12th frame, causal windows ask for the one before too.
+    assert summary["rules"]["mean"]["mpjve"]["frames"] > 0
     assert (tmp_path / "figures.json").exists()
 
 
@@ -205,3 +213,15 @@ def test_tiny_on_files_of_human36m(tmp_path):
     fakes.write_fake_human36m(tmp_path / "data")
     summary = run("ddhpose_h36m", tmp_path / "run", 2, root=str(tmp_path / "data"))
     assert summary["protocol"] == "test"
+
+
+@pytest.mark.slow
+def test_tiny_on_files_of_mpi_inf_3dhp(tmp_path, capsys):
+    fakes.write_fake_3dhp_npz(tmp_path / "data")
+    summary = run("ddhpose_3dhp", tmp_path / "run", 1, windows="shift", root=str(tmp_path / "data"))
+    assert summary["protocol"] == "test:annot3"
+    found = summary["rules"]["mean"]["pck"]
+    assert list(found["groups"]) == [f"TS{i}" for i in range(1, 7)]
+    assert found["mean"] == pytest.approx(sum(found["groups"].values()) / 6)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("PCK (%)", "AUC (%)", "TS6", "frames"))

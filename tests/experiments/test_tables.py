@@ -1,0 +1,88 @@
+"""Tables of a paper: what is there is not done again, spreads and differences by hand."""
+
+import json
+
+import pytest
+
+from experiments import tables
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Training and scoring that only say what they were asked for."""
+    made = []
+
+    def train(config, workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        made.append(("train", config.system, config.seed))
+
+    def evaluate(folder, *, num_hypotheses, sampler, data, out):
+        made.append(("evaluate", num_hypotheses, sampler.get("num_steps"), data))
+        error = 50.0 + len(folder.name) + num_hypotheses
+        mean = {name: {"frames": error} for name in ("mpjpe", "p_mpjpe")}
+        levels = {"mean": [{"frames": 10.0 * level} for level in range(1, 6)]}
+        out.write_text(json.dumps({"rules": {"mean": mean}, "levels": levels}), "utf-8")
+
+    monkeypatch.setattr(tables.train, "run", train)
+    monkeypatch.setattr(tables.evaluate, "run", evaluate)
+    return made
+
+
+def run(tmp_path, **options):
+    given = {"size": "tiny", "seeds": 2, **options}
+    return tables.run("ddhpose", "cmu17", "somewhere", tmp_path, **given)
+
+
+def test_each_model_is_trained_once_and_each_figure_made_once(calls, tmp_path, capsys):
+    found = run(tmp_path)
+    # MixSTE, D3DP, DDHPose, three more of Table 4, three of Table 5, one of Table 6; two seeds.
+    assert len(list(tmp_path.iterdir())) == 2 * 10
+    assert sum(c[0] == "train" for c in calls) == 2 * 10
+    assert sum(c[0] == "evaluate" for c in calls) == 2 * (1 + 4 + 4 + 7)
+    assert [len(rows) for rows in found.values()] == [9, 4, 4, 2]
+    assert found["Table 6: loss"][0]["levels"] == [[10, 20, 30, 40, 50]] * 2
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("Table 4", "41.72", "20, 10", "level 5", "none"))
+    count = len(calls)
+    assert run(tmp_path) == found
+    assert len(calls) == count
+    run(tmp_path, steps=7, only=("mixste",))
+    assert calls[count:] == [
+        ("train", "mixste", 0),
+        ("evaluate", 1, None, "somewhere"),
+        ("train", "mixste", 1),
+        ("evaluate", 1, None, "somewhere"),
+    ]
+
+
+def test_moved_data_are_the_same_run_and_another_seed_is_not(tmp_path):
+    def folder(root, seed):
+        config = tables.make_config(
+            tables.Model("ddhpose", "no_hrst"), "cmu17", root, "tiny", seed, 5
+        )
+        assert (config.training.num_steps, config.model.hrst) == (5, False)
+        return tables.folder_of(config, tmp_path)
+
+    assert folder("a", 0) == folder("b", 0)
+    assert folder("a", 0) != folder("a", 1)
+
+
+def test_a_difference_below_the_spread_is_none(capsys):
+    base = {"H": 1, "W": 1, "paper": (None, 31.24), "levels": [[1.0]], "p_mpjpe": [30.0]}
+    rows = [
+        base | {"name": "first", "mpjpe": [40.0, 41.0]},
+        base | {"name": "near", "mpjpe": [41.2, 41.3]},
+        base | {"name": "far", "mpjpe": [42.0, 42.0]},
+    ]
+    tables.print_table("a table", rows)
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if "│" in line}
+    assert "40.50 ± 0.50" in lines["first"]
+    assert "none" in lines["near"]
+    assert "+1.50" in lines["far"]
+
+
+def test_unknown_names_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"paper: expected one of \['ddhpose'\], got 'mixste'"):
+        tables.run("mixste", "cmu17", "", tmp_path)
+    with pytest.raises(ValueError, match="seeds: expected at least 1"):
+        run(tmp_path, seeds=0)

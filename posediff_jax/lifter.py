@@ -145,7 +145,7 @@ class Lifter:
             rows = np.arange(first, first + size)
             # Filled up with the last window: one shape, so one compilation.
             rows = np.minimum(rows, len(index) - 1)
-            samples = draw(key, _batch(points, camera, index, shown, rows)).samples
+            samples = draw(key, clip_batch(points, camera, index, shown, rows)).samples
             for row, sample in zip(rows, samples, strict=True):
                 real = shown[row] > 0
                 poses[:, index[row][real]] = sample[:, real]
@@ -213,10 +213,32 @@ def load(
     return Lifter(config, variables, frozen=frozen, batch_size=batch_size, devices=devices)
 
 
-def _batch(
-    points: NDArray, camera: Camera, index: NDArray, shown: NDArray, rows: NDArray
+def clip_batch(
+    points: NDArray,
+    camera: Camera,
+    index: NDArray,
+    shown: NDArray,
+    rows: NDArray,
+    *,
+    confidence: NDArray | None = None,
+    start: NDArray | None = None,
 ) -> PoseBatch:
+    """Windows of one person's keypoints as a batch.
+
+    Args:
+      points: Pixels, `(F, J, 2)`.
+      camera: Without leading axes.
+      index: From `windows`.
+      shown: Likewise.
+      rows: Which of the windows, `(B,)`; their numbers are the items' indices.
+      confidence: `(F, J)`; None trusts all.
+      start: As `PoseBatch.start`, `(B, F, J, 3)`.
+    """
     pixels: Any = points[index[rows]]
+    trust: Any = np.ones(pixels.shape[:-1], np.float32)
+    if confidence is not None:
+        trust = confidence[index[rows]]
+    guess: Any = start
     cameras = jax.tree.map(
         lambda leaf: np.broadcast_to(np.asarray(leaf), (len(rows), *np.shape(leaf))), camera
     )
@@ -225,10 +247,11 @@ def _batch(
     return PoseBatch(
         keypoints=to_screen(pixels, np.asarray(camera.image_size)),
         keypoints_px=pixels,
-        confidence=np.ones(pixels.shape[:-1], np.float32),  # type: ignore[arg-type]
+        confidence=trust,
         mask=shown[rows],  # type: ignore[arg-type]
         index=number,
         subject=zeros,
         action=zeros,
         camera=cameras,
+        start=guess,
     )

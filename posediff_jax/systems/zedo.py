@@ -65,9 +65,11 @@ def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> S
         train, nor for starts "generated".
 
     Returns:
-      The system. `sample` gives `records`: `translation` `(B, H, F, 3)` metres, which is where the
-      pose's origin is; `fit_error` of the initial fit, pixels, `(B, H, F)` (NaN without a fit);
-      `used`, the joints that counted, `(B, F, J)`. A frame that cannot be solved is NaN.
+      The system. With `batch.start` the last hypothesis of a frame starts from that pose in place
+      of its anchor, where it is finite. `sample` gives `records`: `translation` `(B, H, F, 3)`
+      metres, which is where the pose's origin is; `fit_error` of the initial fit, pixels,
+      `(B, H, F)` (NaN without a fit); `used`, the joints that counted, `(B, F, J)`. A frame that
+      cannot be solved is NaN.
 
     Raises:
       ValueError: An unknown field or name, a value that the part it configures refuses, or anchors
@@ -233,11 +235,16 @@ def _sample(
         "used": used,
         "camera": jax.tree.map(lambda x: jnp.repeat(x[:, None], num_frames, 1), batch.camera),
     }
+    if batch.start is not None:
+        check_joints(batch.start, skeleton, channels=3, name="batch.start")
+        frames["start"] = batch.start
     # A hypothesis is an item of its own here, because it has a start of its own.
     chains = jax.tree.map(
         lambda x: jnp.repeat(x.reshape(-1, *x.shape[2:]), num_hypotheses, axis=0), frames
     )
     chains["hypothesis"] = jnp.tile(jnp.arange(num_hypotheses), num_items * num_frames)
+    if "start" in chains:
+        chains["is_guess"] = chains["hypothesis"] == num_hypotheses - 1
     keys = frame_keys(key, batch.index, num_frames).reshape(-1)
     keys = jax.vmap(lambda k: jax.random.split(k, num_hypotheses))(keys).reshape(-1)
     result = fan_out(

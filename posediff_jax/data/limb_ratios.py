@@ -5,15 +5,18 @@ from numpy.typing import NDArray
 
 from posediff_jax.skeleton import SKELETONS, get_skeleton
 
-# Ends of limbs, without their sides, and lengths as shares of stature (after Drillis and Contini).
+# Ends of limbs and lengths as shares of stature (after Drillis and Contini); a joint order is
+# judged by those that it has.
 _LIMBS = {
-    ("hip", "knee"): 0.247,
-    ("knee", "ankle"): 0.246,
-    ("shoulder", "elbow"): 0.162,
-    ("elbow", "wrist"): 0.145,
-    ("hip", "shoulder"): 0.29,
+    **{(f"{s}_hip", f"{s}_knee"): 0.247 for s in ("left", "right")},
+    **{(f"{s}_knee", f"{s}_ankle"): 0.246 for s in ("left", "right")},
+    **{(f"{s}_shoulder", f"{s}_elbow"): 0.162 for s in ("left", "right")},
+    **{(f"{s}_elbow", f"{s}_wrist"): 0.145 for s in ("left", "right")},
+    **{(f"{s}_hip", f"{s}_shoulder"): 0.29 for s in ("left", "right")},
+    **{("nose", f"{s}_eye"): 0.035 for s in ("left", "right")},
+    **{("pelvis", "spine"): 0.135, ("spine", "thorax"): 0.145},
+    **{("thorax", "neck"): 0.068, ("neck", "head"): 0.066},
 }
-_SIDES = ("left", "right")
 _MOST_FRAMES = 200
 
 
@@ -42,9 +45,9 @@ def limb_misfit(points: NDArray, confidence: NDArray, layout: str) -> float:
     rows = np.linspace(0, len(points) - 1, min(len(points), _MOST_FRAMES)).astype(int)
     points, confidence = points[rows].astype(np.float64), confidence[rows]
     index = {name: j for j, name in enumerate(skeleton.joints)}
-    limbs = [[f"{side}_{end}" for end in ends] for ends in _LIMBS for side in _SIDES]
+    limbs = [ends for ends in _LIMBS if set(ends) <= set(index)]
     a, b = np.array([[index[end] for end in ends] for ends in limbs]).T
-    expected = np.repeat(list(_LIMBS.values()), len(_SIDES))
+    expected = np.array([_LIMBS[ends] for ends in limbs])
     length = np.linalg.norm(points[:, a] - points[:, b], axis=-1)
     seen = (confidence[:, a] > 0) & (confidence[:, b] > 0) & np.isfinite(length)
     whole = seen.mean(axis=1) > 0.5

@@ -24,7 +24,7 @@ from posediff_jax.skeleton import Skeleton, check_joints, get_skeleton
 from posediff_jax.systems.base import System
 from posediff_jax.systems.losses import device_key, masked_mean, training_pair
 from posediff_jax.systems.pose_prior import LossOptions, PosePrior, make_prior
-from posediff_jax.systems.score_prior import augment_pose
+from posediff_jax.systems.score_prior import augment_pose, turn_upright, vary_proportions
 from posediff_jax.systems.zedo_lifting import (
     Lifter,
     SamplerOptions,
@@ -192,8 +192,7 @@ def _loss(
     def draw(frame_key: Array, x0: Array) -> tuple[Array, Array, Array]:
         augment_key, draw_key = jax.random.split(frame_key)
         if train:
-            probs = {"flip_prob": options.flip_prob, "rotation_prob": options.rotation_prob}
-            x0 = augment_pose(augment_key, x0, skeleton, **probs)
+            x0 = _augment(augment_key, x0, skeleton, options)
         return prior.draw(draw_key, x0)
 
     keys = frame_keys(key, batch.index, pose.shape[1])
@@ -209,6 +208,20 @@ def _loss(
         prior.loss(t, eps.astype(noise.dtype), noise), batch.mask, axis_name=axis_name
     )
     return loss, Aux(metrics={"loss": loss}, mutable={})
+
+
+def _augment(key: Array, pose: Array, skeleton: Skeleton, options: LossOptions) -> Array:
+    """Other bodies, other cameras, then what is published; that draws alike with or without."""
+    if options.proportion_spread:
+        pose = vary_proportions(
+            jax.random.fold_in(key, 1), pose, skeleton, spread=options.proportion_spread
+        )
+    if options.upright_prob:
+        coin_key, turn_key = jax.random.split(jax.random.fold_in(key, 2))
+        turned = turn_upright(turn_key, pose, tilt_degrees=options.tilt_degrees)
+        pose = jnp.where(jax.random.bernoulli(coin_key, options.upright_prob), turned, pose)
+    probs = {"flip_prob": options.flip_prob, "rotation_prob": options.rotation_prob}
+    return augment_pose(key, pose, skeleton, **probs)
 
 
 def _sample(

@@ -251,8 +251,12 @@ def _draw_lifted(axes: Sequence[Any], person: LiftedPerson, frame: int, *, title
     chosen = person.pose[person.valid]
     for panel, (name, azimuth, elevation) in zip(axes[1:], _VIEWS, strict=True):
         if person.valid[frame]:
-            for pose in person.poses[:_CLOUD, frame]:
-                plot_pose(panel, pose, person.skeleton, color="tab:orange", alpha=0.3, linewidth=1)
+            bones = np.array(person.skeleton.bones)
+            # One line with gaps: hundreds of lines would take a second a frame.
+            ends = person.poses[:_CLOUD, frame][:, bones]
+            gaps = np.full_like(ends[..., :1, :], np.nan)
+            cloud = np.concatenate([ends, gaps], axis=-2).reshape(-1, 3)
+            panel.plot(*cloud[:, [0, 2, 1]].T, color="tab:orange", alpha=0.35, linewidth=0.8)
             plot_pose(panel, person.pose[frame], person.skeleton)
         _frame(panel, chosen, azimuth, elevation)
         panel.set_title(name if title else "", fontsize=10)

@@ -101,12 +101,16 @@ def test_a_missing_joint_may_be_anywhere(files):
     assert results[0].valid.all()
 
 
-def test_without_hips_a_frame_is_hopeless(files):
+def test_a_missed_hip_costs_no_frame_and_one_joint_is_too_little(files):
     points = KEYPOINTS.copy()
     points[1, [0, 1, 4]] = np.nan
-    person = lift(files, points)
-    assert person.valid.tolist() == [True, False, True, True]
+    points[2, 1:] = np.nan
+    person = lift(files, points, rule="first", height=HEIGHT)
+    assert person.valid.tolist() == [True, True, False, True]
     assert not person.bad.any()
+    np.testing.assert_allclose(person.pose[1], ANCHORS[0], atol=0.05)
+    given_up = lift(files, points, sampler={"fit_missing": "nan"})
+    assert given_up.valid.tolist() == [True, False, False, True]
 
 
 @pytest.mark.parametrize("scale", ["sequence", "pose", "off"])

@@ -71,6 +71,26 @@ def extent_depth(camera_rays: Array, pose: Array, *, used: Array) -> Array:
     return jnp.where(enough, spread(pose[..., :2]) / jnp.where(enough, across, 1.0), jnp.nan)
 
 
+def extent_translation(camera_rays: Array, pose: Array, *, used: Array) -> Array:
+    """Where a pose as it is lies over its keypoints: `extent_depth`, and the means made to agree.
+
+    Args:
+      camera_rays: As for `extent_depth`.
+      pose: Likewise.
+      used: Likewise.
+
+    Returns:
+      `(..., 3)`, metres; NaN where fewer than two joints count.
+
+    Raises:
+      ValueError: A last axis is not 3.
+    """
+    z = extent_depth(camera_rays, pose, used=used)[..., None, None]
+    off = camera_rays[..., :2] * (pose[..., 2:] + z) - pose[..., :2]
+    xy = jnp.mean(off, axis=-2, where=used[..., None])
+    return jnp.concatenate([xy, z[..., 0]], axis=-1)
+
+
 def _bone_weights(skeleton: Skeleton) -> np.ndarray:
     """How much each bone of `skeleton.bones` counts, `(J - 1,)`."""
     ends = [j for j in ("left_ankle", "right_ankle", "head") if j not in skeleton.joints]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from posediff_jax.camera import fit_translation, rays
 from posediff_jax.denoisers.score_mlp import LABEL_SCALE, ScoreMLP
 from posediff_jax.geometry import root_center
-from posediff_jax.samplers.body_size import extent_depth, skeleton_height
+from posediff_jax.samplers.body_size import extent_depth, extent_translation, skeleton_height
 from posediff_jax.samplers.initial_fit import fit_initial_pose
 from posediff_jax.samplers.ray_geometry import clamp_confidence, face_forward
 from posediff_jax.samplers.zero_shot import LoopSteps, optimise_poses
@@ -38,6 +38,9 @@ class SamplerOptions:
         with narrow `fit_bounds`.
       fit_bounds: Smallest and largest multiple of that.
       fit_learning_rate: Of its Adam.
+      fit_missing: What happens where the keypoints of the fit are missing, such as a hip: "nan", as
+        published, gives the frame up; "extent" starts from the anchor as it is, where it is as
+        large as the keypoints that there are (`extent_translation`).
       num_iterations: N of the loop.
       warmup: Share of them that keeps the translation of the fit.
       t_range: First and last time; of a discrete prior the first one is the share of its steps.
@@ -62,6 +65,7 @@ class SamplerOptions:
     fit_start: str = "fixed"
     fit_bounds: tuple[float, float] = (0.5, 2.0)
     fit_learning_rate: float = 0.1
+    fit_missing: str = "nan"
     num_iterations: int = 1000
     warmup: float = 0.2
     t_range: tuple[float, float] = (0.1, 0.01)
@@ -201,7 +205,15 @@ def _first_pose(
         learning_rate=options.fit_learning_rate,
         seen=used,
     )
-    return fit.pose, fit.translation, fit.objective
+    if options.fit_missing == "nan":
+        return fit.pose, fit.translation, fit.objective
+    fitted = jnp.isfinite(fit.objective)
+    elsewhere = extent_translation(viewing, anchor, used=used)
+    return (
+        jnp.where(fitted, fit.pose, anchor),
+        jnp.where(fitted, fit.translation, elsewhere),
+        fit.objective,
+    )
 
 
 def used_joints(batch: PoseBatch, options: SamplerOptions) -> Array:
@@ -238,10 +250,11 @@ def check_sampler(options: SamplerOptions) -> None:
     choices = ("anchors", "random", "generated")
     if options.starts not in choices:
         raise ValueError(f"sampler.starts: expected one of {choices}, got {options.starts!r}")
-    if options.fit_start not in ("fixed", "extent"):
-        raise ValueError(
-            f"sampler.fit_start: expected 'fixed' or 'extent', got {options.fit_start!r}"
-        )
+    for name, known in (("fit_start", ("fixed", "extent")), ("fit_missing", ("nan", "extent"))):
+        if getattr(options, name) not in known:
+            raise ValueError(
+                f"sampler.{name}: expected one of {known}, got {getattr(options, name)!r}"
+            )
     if not options.fit_axes or not set(options.fit_axes) <= set("xyz"):
         raise ValueError(f"sampler.fit_axes: expected some of 'xyz', got {options.fit_axes!r}")
     for name in ("fit_iterations", "max_chains", "undistort_iterations", "outside", "body_height"):

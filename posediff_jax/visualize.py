@@ -122,7 +122,8 @@ def plot_lifted(path: str | Path, person: LiftedPerson, *, frames: int = 3) -> N
     figure = _new_figure(11, 3.6 * len(shown) + 0.6)
     for row, frame in enumerate(shown):
         axes = _three_axes(figure, len(shown), row)
-        _draw_lifted(axes, person, frame, title=row == 0)
+        _draw_lifted(axes, person, frame)
+        _prepare(axes, person, title=row == 0)
         axes[0].set_ylabel(f"frame {person.frames[frame]}")
     _label(figure, person)
     figure.tight_layout()
@@ -152,7 +153,7 @@ def animate_lifted(
     _spread_frames(person, 1)
     count = len(person.frames)
     shown = np.linspace(0, count - 1, min(most_frames, count)).astype(int)
-    figure = _new_figure(9, 3.6)
+    figure = _new_figure(9, 3.8)
     from matplotlib import animation
 
     path = Path(path)
@@ -163,12 +164,16 @@ def animate_lifted(
     writer = writers[path.suffix](fps=rate)
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     axes = _three_axes(figure, 1, 0)
+    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.13, top=0.84, wspace=0.08)
     _label(figure, person)
+    _prepare(axes, person, title=True)
+    for panel in axes:
+        panel.set_autoscale_on(False)
     with writer.saving(figure, str(partial), dpi=70):
         for frame in shown:
-            for panel in axes:
-                panel.clear()
-            _draw_lifted(axes, person, int(frame), title=True)
+            for line in [line for panel in axes for line in panel.lines]:
+                line.remove()
+            _draw_lifted(axes, person, int(frame))
             axes[0].set_xlabel(f"frame {person.frames[frame]}")
             writer.grab_frame()
     partial.replace(path)
@@ -234,14 +239,10 @@ def _label(figure: Any, person: LiftedPerson) -> None:
     )
 
 
-def _draw_lifted(axes: Sequence[Any], person: LiftedPerson, frame: int, *, title: bool) -> None:
-    """Keypoints, and the pose from two sides, of one frame into three axes."""
-    seen = person.confidence > 0
-    pixels = np.where(seen[..., None], person.keypoints, np.nan)
-    plot_pose(axes[0], pixels[frame], person.skeleton)
-    axes[0].scatter(*pixels[frame].T, s=6, color="black", zorder=3)
-    # The same window for all frames, so that somebody who walks is seen to walk.
-    low, high = np.nanmin(pixels, axis=(0, 1)), np.nanmax(pixels, axis=(0, 1))
+def _prepare(axes: Sequence[Any], person: LiftedPerson, *, title: bool) -> None:
+    """Limits and titles of the three axes, the same for all frames: who walks is seen to walk."""
+    pixels = person.keypoints[person.confidence > 0]
+    low, high = pixels.min(axis=0), pixels.max(axis=0)
     margin = 0.1 * max(float((high - low).max()), 1.0)
     axes[0].set_xlim(low[0] - margin, high[0] + margin)
     axes[0].set_ylim(high[1] + margin, low[1] - margin)
@@ -250,16 +251,25 @@ def _draw_lifted(axes: Sequence[Any], person: LiftedPerson, frame: int, *, title
     axes[0].set_title("keypoints (pixels)" if title else "", fontsize=10)
     chosen = person.pose[person.valid]
     for panel, (name, azimuth, elevation) in zip(axes[1:], _VIEWS, strict=True):
-        if person.valid[frame]:
-            bones = np.array(person.skeleton.bones)
-            # One line with gaps: hundreds of lines would take a second a frame.
-            ends = person.poses[:_CLOUD, frame][:, bones]
-            gaps = np.full_like(ends[..., :1, :], np.nan)
-            cloud = np.concatenate([ends, gaps], axis=-2).reshape(-1, 3)
-            panel.plot(*cloud[:, [0, 2, 1]].T, color="tab:orange", alpha=0.35, linewidth=0.8)
-            plot_pose(panel, person.pose[frame], person.skeleton)
         _frame(panel, chosen, azimuth, elevation)
         panel.set_title(name if title else "", fontsize=10)
+
+
+def _draw_lifted(axes: Sequence[Any], person: LiftedPerson, frame: int) -> None:
+    """Keypoints, and the pose from two sides, of one frame into three axes."""
+    seen = person.confidence[frame] > 0
+    pixels = np.where(seen[:, None], person.keypoints[frame], np.nan)
+    plot_pose(axes[0], pixels, person.skeleton)
+    axes[0].plot(*pixels.T, linestyle="", marker=".", markersize=4, color="black")
+    if not person.valid[frame]:
+        return
+    # One line with gaps: hundreds of lines would take a second a frame.
+    ends = person.poses[:_CLOUD, frame][:, np.array(person.skeleton.bones)]
+    gaps = np.full_like(ends[..., :1, :], np.nan)
+    cloud = np.concatenate([ends, gaps], axis=-2).reshape(-1, 3)
+    for panel in axes[1:]:
+        panel.plot(*cloud[:, [0, 2, 1]].T, color="tab:orange", alpha=0.35, linewidth=0.8)
+        plot_pose(panel, person.pose[frame], person.skeleton)
 
 
 def _frame(axes: Any, poses: np.ndarray, azimuth: float, elevation: float) -> None:

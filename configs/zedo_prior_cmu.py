@@ -17,7 +17,7 @@ way. `tiny` shrinks everything to seconds, for tests; `cmuonly` leaves the proce
 
 from ml_collections import ConfigDict
 
-from configs.zedo_prior_synthetic import get_config as synthetic
+from configs import zedo_prior_synthetic
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
         raise ValueError(
             f"config argument: expected some of {sorted(_VARIANTS)}, got {unknown[0]!r}"
         )
-    config = synthetic("cmu17,tiny" if "tiny" in names else "cmu17").unlock()
+    config = zedo_prior_synthetic.get_config("cmu17,tiny" if "tiny" in names else "cmu17").unlock()
     config.loss.update(
         upright_prob=1.0, tilt_degrees=(-15.0, 40.0), rotation_prob=0.2, proportion_spread=0.1
     )

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from posediff_jax.config import read_options
 from posediff_jax.data import (
+    MOTIONS,
     ItemTable,
     MotionClip,
     Occlusion,
@@ -57,6 +58,9 @@ class DataOptions:
       frames_per_clip: Training motion is cut into pieces of so many frames with cameras of their
         own.
       train_views: Cameras per piece.
+      pitch_degrees: Least and greatest pitch of the cameras of training motion.
+      procedural_clips: Clips of procedural motion that `cmu17` is trained on beside its own.
+      procedural_kinds: Of which kinds, see `procedural_motion`; empty for all usual ones.
       body_spread: Bodies of the training motion, see `random_bodies`; 0 for those recorded.
       noise_px: Of the 2D joints, in training.
       detector: See `virtual_views`.
@@ -75,12 +79,15 @@ class DataOptions:
     test_clips: int = 70
     frames_per_clip: int = 60
     train_views: int = 4
+    pitch_degrees: tuple[float, float] = (-10.0, 30.0)
+    procedural_clips: int = 0
+    procedural_kinds: tuple[str, ...] = ()
     body_spread: float = 0.0
     noise_px: float = 0.0
     detector: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("stride", "heldout_every"):
+        for name in ("stride", "heldout_every", "procedural_clips"):
             if getattr(self, name) < 0:
                 raise ValueError(f"data.{name}: expected at least 0, got {getattr(self, name)}")
         if self.heldout_every == 1:
@@ -202,7 +209,15 @@ _Pair = tuple[PoseSequences, ScoredViews | None]
 
 
 def _cmu17_training(options: DataOptions, seed: int, skeleton: Skeleton) -> _Pair:
-    return _seen_training(options, seed, skeleton, load_cmu17(options.root, "train"))
+    clips = list(load_cmu17(options.root, "train"))
+    if options.procedural_clips:
+        clips += procedural_motion(
+            seed,
+            num_clips=options.procedural_clips,
+            frames=options.frames_per_clip,
+            kinds=options.procedural_kinds or MOTIONS,
+        )
+    return _seen_training(options, seed, skeleton, clips)
 
 
 def _procedural_training(options: DataOptions, seed: int, skeleton: Skeleton) -> _Pair:
@@ -224,7 +239,14 @@ def _seen_training(
     if options.body_spread:
         pieces = random_bodies(seed, pieces, spread=options.body_spread)
     noise: dict[str, Any] = {"noise_px": options.noise_px, "detector": options.detector}
-    train = virtual_views(seed, pieces, skeleton, views_per_clip=options.train_views, **noise)
+    train = virtual_views(
+        seed,
+        pieces,
+        skeleton,
+        views_per_clip=options.train_views,
+        pitch_degrees=options.pitch_degrees,
+        **noise,
+    )
     if not heldout:
         return train, None
     pieces = [p for c in heldout for p in c.split(options.frames_per_clip)]

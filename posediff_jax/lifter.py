@@ -168,7 +168,7 @@ class Lifter:
         poses = sample_clip(
             key,
             draw,
-            lambda rows: _batch(points, seen, camera, plan, rows),
+            lambda rows: clip_batch(points, seen, camera, plan, rows),
             plan,
             batch_size=self._batch_size,
         )
@@ -268,14 +268,31 @@ def load(
     return Lifter(config, variables, frozen=frozen, batch_size=batch_size, devices=devices)
 
 
-def _batch(
-    points: NDArray, confidence: NDArray, camera: Camera, plan: ClipPlan, rows: NDArray
+def clip_batch(
+    points: NDArray,
+    confidence: NDArray,
+    camera: Camera,
+    plan: ClipPlan,
+    rows: NDArray,
+    *,
+    start: NDArray | None = None,
 ) -> PoseBatch:
+    """Windows of one person's keypoints as a batch.
+
+    Args:
+      points: Pixels, `(F, J, 2)`.
+      confidence: `(F, J)`; a joint of confidence 0 is missing.
+      camera: Without leading axes.
+      plan: The windows, from `plan_clip`.
+      rows: Which of them, `(B,)`; their numbers are the items' indices.
+      start: As `PoseBatch.start`, `(B, F, J, 3)`.
+    """
     pixels: Any = points[plan.index[rows]]
     certain: Any = confidence[plan.index[rows]]
     screen: Any = to_screen(pixels, np.asarray(camera.image_size))
     # Zero, not nearly so: what networks were shown in training.
     screen = np.where(certain[..., None] > 0, screen, 0)
+    guess: Any = start
     cameras = jax.tree.map(
         lambda leaf: np.broadcast_to(np.asarray(leaf), (len(rows), *np.shape(leaf))), camera
     )
@@ -292,4 +309,5 @@ def _batch(
         subject=zeros,
         action=zeros,
         camera=cameras,
+        start=guess,
     )

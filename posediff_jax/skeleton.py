@@ -227,8 +227,47 @@ COCO_17 = Skeleton(
     right=(2, 4, 6, 8, 10, 12, 14, 16),
 )
 
+# COCO-17, then what the Halpe data set adds: a real neck, pelvis and head top, and the feet.
+HALPE_26 = Skeleton(
+    name="halpe_26",
+    joints=(
+        *COCO_17.joints,
+        *("head", "neck", "pelvis"),
+        *("left_big_toe", "right_big_toe", "left_small_toe", "right_small_toe"),
+        *("left_heel", "right_heel"),
+    ),
+    parents=(
+        *(18, 0, 0, 1, 2, 18, 18, 5, 6, 7, 8, 19, 19, 11, 12, 13, 14),
+        *(18, 19, -1, 15, 16, 20, 21, 15, 16),
+    ),
+    left=(1, 3, 5, 7, 9, 11, 13, 15, 20, 22, 24),
+    right=(2, 4, 6, 8, 10, 12, 14, 16, 21, 23, 25),
+)
+
+# OpenPose's default model; its "Neck" is the middle of the shoulders.
+BODY_25 = Skeleton(
+    name="body_25",
+    joints=(
+        *("nose", "neck"),
+        *("right_shoulder", "right_elbow", "right_wrist"),
+        *("left_shoulder", "left_elbow", "left_wrist"),
+        "pelvis",
+        *("right_hip", "right_knee", "right_ankle"),
+        *("left_hip", "left_knee", "left_ankle"),
+        *("right_eye", "left_eye", "right_ear", "left_ear"),
+        *("left_big_toe", "left_small_toe", "left_heel"),
+        *("right_big_toe", "right_small_toe", "right_heel"),
+    ),
+    parents=(
+        *(1, 8, 1, 2, 3, 1, 5, 6, -1, 8, 9, 10, 8, 12, 13),
+        *(0, 0, 15, 16, 14, 19, 14, 11, 22, 11),
+    ),
+    left=(5, 6, 7, 12, 13, 14, 16, 18, 19, 20, 21),
+    right=(2, 3, 4, 9, 10, 11, 15, 17, 22, 23, 24),
+)
+
 SKELETONS: dict[str, Skeleton] = {
-    s.name: s for s in (H36M_17, H36M_16, HUMANEVA_15, MPI_INF_3DHP_17, COCO_17)
+    s.name: s for s in (H36M_17, H36M_16, HUMANEVA_15, MPI_INF_3DHP_17, COCO_17, HALPE_26, BODY_25)
 }
 
 SEGMENTS = ("anatomical", "official")
@@ -244,7 +283,19 @@ _H36M_FROM_COCO = (
     *((5, 6, 11, 12), (5, 6), (0,), (1, 2)),
     *((5,), (7,), (9,), (6,), (8,), (10,)),
 )
-# Pelvis and thorax as above; the head is the mean of the ears.
+# Pelvis, head and thorax (its neck) are detected, the spine is half-way between the last two.
+_H36M_FROM_HALPE = (
+    *((19,), (12,), (14,), (16,), (11,), (13,), (15,)),
+    *((18, 19), (18,), (0,), (17,)),
+    *((5,), (7,), (9,), (6,), (8,), (10,)),
+)
+# The same, with the head as the mean of the eyes.
+_H36M_FROM_BODY_25 = (
+    *((8,), (9,), (10,), (11,), (12,), (13,), (14,)),
+    *((1, 8), (1,), (0,), (15, 16)),
+    *((5,), (6,), (7,), (2,), (3,), (4,)),
+)
+# Pelvis and thorax as for COCO above; the head is the mean of the ears.
 _HUMANEVA_FROM_COCO = (
     *((11, 12), (5, 6)),
     *((5,), (7,), (9,), (6,), (8,), (10,)),
@@ -266,6 +317,8 @@ JOINT_MAPS: dict[tuple[str, str], JointMap] = {
         JointMap("h36m_17", "mpi_inf_3dhp_17", _copies(_3DHP_FROM_H36M)),
         JointMap("coco_17", "h36m_17", _H36M_FROM_COCO),
         JointMap("coco_17", "humaneva_15", _HUMANEVA_FROM_COCO),
+        JointMap("halpe_26", "h36m_17", _H36M_FROM_HALPE),
+        JointMap("body_25", "h36m_17", _H36M_FROM_BODY_25),
     )
 }
 

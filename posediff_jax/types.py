@@ -53,6 +53,8 @@ class PoseBatch:
       camera: The camera of each clip, leaves `(B, ...)`.
       pose: Root-relative joints in camera axes, metres, `(B, F, J, 3)`, or None where unknown.
       root: Root position in camera axes, metres, `(B, F, 3)`, or None where unknown.
+      start: A guess at the pose, such as that of the frame before, root-relative in camera axes,
+        metres, `(B, F, J, 3)`, NaN where there is none; None for no guess at all. Of use to "zedo".
     """
 
     keypoints: Array
@@ -65,6 +67,7 @@ class PoseBatch:
     camera: Camera
     pose: Array | None = None
     root: Array | None = None
+    start: Array | None = None
 
     @property
     def num_items(self) -> int:

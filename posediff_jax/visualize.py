@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from posediff_jax.lifted_person import LiftedPerson
 from posediff_jax.skeleton import Skeleton, check_joints
 
 _RIGHT, _LEFT, _MIDDLE = "tab:red", "tab:blue", "0.25"
+_VIEWS = (("camera's view", -90.0, 8.0), ("from the side", 0.0, 8.0))
+_CLOUD = 10  # hypotheses in a picture
 
 
 def plot_pose(
@@ -26,7 +29,7 @@ def plot_pose(
     Args:
       axes: 2D axes for `(J, 2)` points, with y down as in images; 3D axes for `(J, 3)` points in
         camera axes, drawn upright.
-      points: Pixels or screen units for 2D, metres for 3D.
+      points: Pixels or screen units for 2D, metres for 3D; a bone with an end at NaN is left out.
       skeleton: Joints and bones.
       color: One colour for all bones; by default right is red, left blue, the middle grey.
       alpha: Opacity.
@@ -39,6 +42,8 @@ def plot_pose(
     check_joints(points, skeleton, channels=points.shape[-1], name="points")
     for child, parent in skeleton.bones:
         segment = points[[child, parent]]
+        if not np.isfinite(segment).all():
+            continue
         side = _LEFT if child in skeleton.left else _RIGHT if child in skeleton.right else _MIDDLE
         # Camera axes are x right, y down, z forward; matplotlib's third axis points up.
         columns = segment.T if points.shape[-1] == 2 else segment[:, [0, 2, 1]].T
@@ -78,14 +83,13 @@ def plot_hypotheses(
         )
     rows = len(keypoints)
     figure = _new_figure(11, 3.4 * rows)
-    views = (("camera's view", -90.0, 8.0), ("from the side", 0.0, 8.0))
     for row in range(rows):
         axes = figure.add_subplot(rows, 3, 3 * row + 1)
         plot_pose(axes, keypoints[row], skeleton)
         axes.set_aspect("equal")
         axes.invert_yaxis()
         axes.set_title("keypoints (pixels)" if row == 0 else "", fontsize=10)
-        for column, (name, azimuth, elevation) in enumerate(views):
+        for column, (name, azimuth, elevation) in enumerate(_VIEWS):
             axes = figure.add_subplot(rows, 3, 3 * row + 2 + column, projection="3d")
             for pose in hypotheses[row]:
                 plot_pose(axes, pose, skeleton, color="tab:orange", alpha=0.25, linewidth=1.0)
@@ -100,6 +104,79 @@ def plot_hypotheses(
     figure.suptitle(f"{title}\n{legend}" if title else legend)
     figure.tight_layout()
     figure.savefig(path, dpi=100)
+
+
+def plot_lifted(path: str | Path, person: LiftedPerson, *, frames: int = 3) -> None:
+    """Writes a picture: keypoints, and chosen pose with its hypotheses as a cloud from two sides.
+
+    Args:
+      path: File to write, there whole or not at all; the suffix gives the format.
+      person: At least one frame is valid.
+      frames: Rows: frames spread evenly over the valid ones.
+
+    Raises:
+      ImportError: matplotlib is missing; the message names the extra.
+      ValueError: No frame is valid.
+    """
+    shown = _spread_frames(person, frames)
+    figure = _new_figure(11, 3.6 * len(shown) + 0.6)
+    for row, frame in enumerate(shown):
+        axes = _three_axes(figure, len(shown), row)
+        _draw_lifted(axes, person, frame)
+        _prepare(axes, person, title=row == 0)
+        axes[0].set_ylabel(f"frame {person.frames[frame]}")
+    _label(figure, person)
+    figure.tight_layout()
+    path = Path(path)
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    figure.savefig(partial, dpi=100)
+    partial.replace(path)
+
+
+def animate_lifted(
+    path: str | Path, person: LiftedPerson, *, fps: float = 25.0, most_frames: int = 120
+) -> None:
+    """Writes the same as an animation.
+
+    Args:
+      path: File to write, there whole or not at all: `.gif`, or `.mp4` where ffmpeg is installed.
+      person: At least one frame is valid.
+      fps: Frames per second of the video that the keypoints are from.
+      most_frames: Of a longer video frames are left out evenly, and the others shown for longer.
+
+    Raises:
+      ImportError: matplotlib is missing; the message names the extra.
+      ValueError: No frame is valid, `fps` is not above 0, or a format that cannot be written.
+    """
+    if not fps > 0:
+        raise ValueError(f"fps: expected more than 0, got {fps}")
+    _spread_frames(person, 1)
+    count = len(person.frames)
+    shown = np.linspace(0, count - 1, min(most_frames, count)).astype(int)
+    figure = _new_figure(9, 3.8)
+    from matplotlib import animation
+
+    path = Path(path)
+    rate = fps * len(shown) / len(person.frames)
+    writers: dict[str, Any] = {".gif": animation.PillowWriter, ".mp4": animation.FFMpegWriter}
+    if path.suffix not in writers or not writers[path.suffix].isAvailable():
+        raise ValueError(f"path: expected .gif, or .mp4 with ffmpeg installed, got {path.name!r}")
+    writer = writers[path.suffix](fps=rate)
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    axes = _three_axes(figure, 1, 0)
+    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.13, top=0.84, wspace=0.08)
+    _label(figure, person)
+    _prepare(axes, person, title=True)
+    for panel in axes:
+        panel.set_autoscale_on(False)
+    with writer.saving(figure, str(partial), dpi=70):
+        for frame in shown:
+            for line in [line for panel in axes for line in panel.lines]:
+                line.remove()
+            _draw_lifted(axes, person, int(frame))
+            axes[0].set_xlabel(f"frame {person.frames[frame]}")
+            writer.grab_frame()
+    partial.replace(path)
 
 
 def plot_curves(path: str | Path, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -137,6 +214,62 @@ def plot_curves(path: str | Path, lines: Sequence[Mapping[str, Any]]) -> None:
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     figure.savefig(partial, dpi=100)
     partial.replace(path)
+
+
+def _spread_frames(person: LiftedPerson, count: int) -> list[int]:
+    """Some of the valid frames, not the first or last where there are others."""
+    valid = np.flatnonzero(person.valid)
+    if not len(valid):
+        raise ValueError(f"person: expected a valid frame, got none for {person.track!r}")
+    place = (np.arange(count) + 0.5) / count * len(valid)
+    return [int(valid[i]) for i in np.unique(place.astype(int))]
+
+
+def _three_axes(figure: Any, rows: int, row: int) -> list[Any]:
+    flat = figure.add_subplot(rows, 3, 3 * row + 1)
+    solid = [
+        figure.add_subplot(rows, 3, 3 * row + 2 + column, projection="3d") for column in (0, 1)
+    ]
+    return [flat, *solid]
+
+
+def _label(figure: Any, person: LiftedPerson) -> None:
+    figure.suptitle(
+        f"person {person.track}: right red, left blue, hypotheses orange, grid 0.5 m", fontsize=10
+    )
+
+
+def _prepare(axes: Sequence[Any], person: LiftedPerson, *, title: bool) -> None:
+    """Limits and titles of the three axes, the same for all frames: who walks is seen to walk."""
+    pixels = person.keypoints[person.confidence > 0]
+    low, high = pixels.min(axis=0), pixels.max(axis=0)
+    margin = 0.1 * max(float((high - low).max()), 1.0)
+    axes[0].set_xlim(low[0] - margin, high[0] + margin)
+    axes[0].set_ylim(high[1] + margin, low[1] - margin)
+    axes[0].set_aspect("equal")
+    axes[0].tick_params(labelsize=7)
+    axes[0].set_title("keypoints (pixels)" if title else "", fontsize=10)
+    chosen = person.pose[person.valid]
+    for panel, (name, azimuth, elevation) in zip(axes[1:], _VIEWS, strict=True):
+        _frame(panel, chosen, azimuth, elevation)
+        panel.set_title(name if title else "", fontsize=10)
+
+
+def _draw_lifted(axes: Sequence[Any], person: LiftedPerson, frame: int) -> None:
+    """Keypoints, and the pose from two sides, of one frame into three axes."""
+    seen = person.confidence[frame] > 0
+    pixels = np.where(seen[:, None], person.keypoints[frame], np.nan)
+    plot_pose(axes[0], pixels, person.skeleton)
+    axes[0].plot(*pixels.T, linestyle="", marker=".", markersize=4, color="black")
+    if not person.valid[frame]:
+        return
+    # One line with gaps: hundreds of lines would take a second a frame.
+    ends = person.poses[:_CLOUD, frame][:, np.array(person.skeleton.bones)]
+    gaps = np.full_like(ends[..., :1, :], np.nan)
+    cloud = np.concatenate([ends, gaps], axis=-2).reshape(-1, 3)
+    for panel in axes[1:]:
+        panel.plot(*cloud[:, [0, 2, 1]].T, color="tab:orange", alpha=0.35, linewidth=0.8)
+        plot_pose(panel, person.pose[frame], person.skeleton)
 
 
 def _frame(axes: Any, poses: np.ndarray, azimuth: float, elevation: float) -> None:

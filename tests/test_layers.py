@@ -23,7 +23,10 @@ LAYERS = {
     ),
     "parts": ("data", "denoisers", "samplers"),
     "systems": ("systems",),
-    "apps": ("training", "evaluation", "interop", "inference", "lifter", "visualize", "parallel"),
+    "apps": (
+        *("training", "evaluation", "interop", "inference", "lifter", "visualize", "parallel"),
+        *("prior_file", "assets", "lift_engine", "lifted_person", "lift", "cli"),
+    ),
 }
 RANK = {top: rank for rank, tops in enumerate(LAYERS.values()) for top in tops}
 

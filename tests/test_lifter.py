@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 import posediff_jax
 from posediff_jax.calibration import default_camera
 from posediff_jax.data.batching import centre_missing
-from posediff_jax.data.windows import windows
+from posediff_jax.data.windows import plan_clip
 from posediff_jax.inference import make_sampler
-from posediff_jax.lifter import _batch
+from posediff_jax.lifter import clip_batch
 from posediff_jax.samplers.aggregate import joint_spread
 from posediff_jax.skeleton import COCO_17, H36M_17, joint_map
 from posediff_jax.systems import make_system
@@ -234,8 +234,7 @@ class TestMissingJoints:
         """The same numbers as a hidden joint has in a batch that a network is trained on."""
         camera = default_camera((1000, 802))
         pixels = centre_missing(KEYPOINTS, self.SEEN, np.asarray(camera.image_size))
-        index, shown = windows(11, length=1)
-        batch = _batch(pixels, self.SEEN, camera, index, shown, np.arange(11))
+        batch = clip_batch(pixels, self.SEEN, camera, plan_clip(11, length=1), np.arange(11))
         assert (batch.keypoints[~self.SEEN[:, None]] == 0).all()
         np.testing.assert_array_equal(batch.keypoints_px[~self.SEEN[:, None]][0], [500, 401])
 

@@ -1,13 +1,23 @@
 """Pictures: written without a window, drawn upright, refused for shapes that do not fit."""
 
 import builtins
+import dataclasses
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
+from posediff_jax.calibration import default_camera
+from posediff_jax.lifted_person import LiftedPerson
 from posediff_jax.skeleton import H36M_17
-from posediff_jax.visualize import plot_curves, plot_hypotheses, plot_pose
+from posediff_jax.visualize import (
+    animate_lifted,
+    plot_curves,
+    plot_hypotheses,
+    plot_lifted,
+    plot_pose,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -66,6 +76,100 @@ def test_a_missing_matplotlib_names_the_extra(tmp_path, monkeypatch):
         plot_hypotheses(
             tmp_path / "x.png", np.zeros((1, 17, 2)), None, np.zeros((1, 2, 17, 3)), H36M_17
         )
+
+
+def lifted(frames=4):
+    """Somebody who faces the camera with the left arm out, as its picture and in space."""
+    pose = np.zeros((17, 3), np.float32)
+    pose[[1, 2, 3], 0], pose[[4, 5, 6], 0] = -0.1, 0.1
+    pose[[3, 6], 1], pose[[2, 5], 1], pose[[7, 8, 9, 10], 1] = 0.8, 0.4, [-0.2, -0.4, -0.5, -0.6]
+    pose[[11, 12, 13]] = [[0.2, -0.4, 0.0], [0.4, -0.4, 0.1], [0.6, -0.4, 0.2]]
+    pose[[14, 15, 16]] = [[-0.2, -0.4, 0.0], [-0.2, -0.2, 0.0], [-0.2, 0.0, 0.0]]
+    noise = RNG.normal(0, 0.02, (3, frames, 17, 3)).astype(np.float32)
+    confidence = np.ones((frames, 17), np.float32)
+    confidence[:, 16] = 0
+    keypoints = np.stack([500 + 250 * pose[:, :2]] * frames)
+    keypoints[:, 16] = 0
+    return LiftedPerson(
+        track="7",
+        frames=np.arange(20, 20 + frames),
+        poses=pose + noise,
+        translations=np.zeros((3, frames, 3)),
+        pose=np.stack([pose] * frames),
+        root=np.zeros((frames, 3)),
+        chosen=np.zeros(frames, int),
+        spread=np.zeros((frames, 17)),
+        reprojection_error=np.zeros((3, frames)),
+        valid=np.array([True, False] + [True] * (frames - 2)),
+        bad=np.zeros(frames, bool),
+        keypoints=keypoints,
+        confidence=confidence,
+        derived=np.zeros(17, bool),
+        skeleton=H36M_17,
+        camera=default_camera((1000, 1000)),
+        **dict.fromkeys(("rule", "camera_from", "scale_from", "weights_from", "fingerprint"), ""),
+    )
+
+
+class TestLifted:
+    @pytest.fixture
+    def figures(self, monkeypatch):
+        made, write = [], Figure.savefig
+
+        def savefig(figure, path, **options):
+            made.append(figure)
+            write(figure, path, **options)
+
+        monkeypatch.setattr(Figure, "savefig", savefig)
+        return made
+
+    def test_left_is_blue_up_is_up_and_what_is_missing_is_not_drawn(self, tmp_path, figures):
+        person = lifted()
+        plot_lifted(tmp_path / "p.png", person, frames=2)
+        assert [f.name for f in tmp_path.iterdir()] == ["p.png"]
+        flat, front, side = figures[0].axes[:3]
+        bones = {"tab:blue": [], "tab:red": [], "0.25": []}
+        for line in flat.lines:
+            if line.get_linestyle() == "-":
+                bones[line.get_color()].append(line.get_xydata())
+        # A wrist is missing: one bone less on the right.
+        assert [len(b) for b in bones.values()] == [6, 5, 4]
+        assert (
+            np.mean(bones["tab:blue"], axis=(0, 1))[0] > np.mean(bones["tab:red"], axis=(0, 1))[0]
+        )
+        bottom, top = flat.get_ylim()
+        assert bottom > top
+        for axes in (front, side):
+            low, high = axes.get_zlim()
+            assert low > high
+            left = [li.get_data_3d() for li in axes.lines if li.get_color() == "tab:blue"]
+            wrist = max(left, key=lambda data: data[0].max())
+            # Matplotlib's depth is the camera's z.
+            np.testing.assert_allclose([d[0] for d in wrist], [0.6, 0.2, -0.4], atol=1e-6)
+            (cloud,) = [li for li in axes.lines if li.get_color() == "tab:orange"]
+            assert len(cloud.get_data_3d()[0]) == 3 * 16 * 3
+        assert (front.azim, side.azim) == (-90, 0)
+
+    def test_frames_without_an_answer_are_not_shown(self, tmp_path, figures):
+        plot_lifted(tmp_path / "p.png", lifted(), frames=10)
+        labels = [axes.get_ylabel() for axes in figures[0].axes[::3]]
+        assert labels == ["frame 20", "frame 22", "frame 23"]
+        nobody = dataclasses.replace(lifted(), valid=np.zeros(4, bool))
+        with pytest.raises(ValueError, match="person: expected a valid frame, got none for '7'"):
+            plot_lifted(tmp_path / "q.png", nobody)
+
+    def test_an_animation_has_all_frames_or_some_for_longer(self, tmp_path):
+        animate_lifted(tmp_path / "p.gif", lifted(), fps=10.0)
+        animate_lifted(tmp_path / "q.gif", lifted(), fps=10.0, most_frames=2)
+        assert sorted(f.name for f in tmp_path.iterdir()) == ["p.gif", "q.gif"]
+        for name, count, milliseconds in (("p", 4, 100), ("q", 2, 200)):
+            with Image.open(tmp_path / f"{name}.gif") as film:
+                assert film.n_frames == count
+                assert film.info["duration"] == milliseconds
+        with pytest.raises(ValueError, match=r"path: expected .gif, .* got 'p.avi'"):
+            animate_lifted(tmp_path / "p.avi", lifted())
+        with pytest.raises(ValueError, match="fps: expected more than 0"):
+            animate_lifted(tmp_path / "p.gif", lifted(), fps=0)
 
 
 def test_curves_have_a_panel_for_each_figure_and_a_line_for_each_split(tmp_path, monkeypatch):

@@ -16,6 +16,10 @@ from posediff_jax.data.cmu17 import load_cmu17 as load_cmu17
 from posediff_jax.data.cmu17_val import cmu17_val_v1 as cmu17_val_v1
 from posediff_jax.data.human36m import load_human36m as load_human36m
 from posediff_jax.data.humaneva import load_humaneva as load_humaneva
+from posediff_jax.data.keypoints import KeypointSet as KeypointSet
+from posediff_jax.data.keypoints import PersonKeypoints as PersonKeypoints
+from posediff_jax.data.keypoints import people_from_arrays as people_from_arrays
+from posediff_jax.data.keypoints import read_keypoints as read_keypoints
 from posediff_jax.data.motion import MotionClip as MotionClip
 from posediff_jax.data.mpi_inf_3dhp import load_mpi_inf_3dhp_test as load_mpi_inf_3dhp_test
 from posediff_jax.data.mpi_inf_3dhp import load_mpi_inf_3dhp_train as load_mpi_inf_3dhp_train

@@ -24,6 +24,8 @@ from posediff_jax.data.motion import MotionClip
 from posediff_jax.data.postures import Posture
 
 MOTIONS = ("walking", "reaching", "sitting", "crouching", "kneeling", "lying", "turning")
+# Only by name, so that what is drawn without names stays what it was.
+MORE_MOTIONS = ("leaning",)
 
 Curves = dict[str, NDArray]
 Scene = Callable[[], Sequence[Posture]]
@@ -48,7 +50,7 @@ def procedural_motion(
       num_clips: Number of clips.
       frames: F, frames per clip.
       fps: Frames per second.
-      kinds: Which of `MOTIONS` to draw.
+      kinds: Which of `MOTIONS` and `MORE_MOTIONS` to draw.
       stature: Least and greatest body height in metres.
 
     Returns:
@@ -70,9 +72,9 @@ def procedural_motion(
             raise ValueError(f"{name}: expected at least {least}, got {value}")
     if not fps > 0:
         raise ValueError(f"fps: expected more than 0, got {fps}")
-    unknown = sorted(set(kinds) - set(MOTIONS))
-    if unknown or not kinds:
-        raise ValueError(f"kinds: expected some of {MOTIONS}, got {tuple(kinds)}")
+    known = (*MOTIONS, *MORE_MOTIONS)
+    if not kinds or not set(kinds) <= set(known):
+        raise ValueError(f"kinds: expected some of {known}, got {tuple(kinds)}")
     if not 0 < stature[0] <= stature[1]:
         raise ValueError(f"stature: expected 0 < least <= greatest metres, got {stature}")
     times = np.arange(frames) / fps
@@ -153,6 +155,23 @@ def _crouching(rng: np.random.Generator, body: Body, times: NDArray) -> Curves:
     return _with_arms(rng, body, times, legs, ("relaxed", "carry", "photo", "point"), reach=0.4)
 
 
+def _leaning(rng: np.random.Generator, body: Body, times: NDArray) -> Curves:
+    """Bent forward or to a side, hands reaching down or on the knees, now and then upright."""
+
+    def scene() -> Sequence[Posture]:
+        if rng.random() < 0.5:
+            low = postures.stoop(rng, body)
+        else:
+            low = postures.stand(rng, body, lean=rng.uniform(10.0, 60.0))
+            aside = rng.choice((-1.0, 1.0)) * rng.uniform(0.0, 20.0)
+            for name in ("lumbar_bend", "thoracic_bend"):
+                low[name] += aside
+        return [low, postures.stand(rng, body)] if rng.random() < 0.2 else [low]
+
+    legs = _play(rng, times, scene, pace=(0.8, 2.0))
+    return _with_arms(rng, body, times, legs, ("relaxed", "relaxed", "knees", "carry"), reach=0.3)
+
+
 def _kneeling(rng: np.random.Generator, body: Body, times: NDArray) -> Curves:
     front = SIDES[rng.integers(2)]
 
@@ -205,6 +224,7 @@ _SCRIPTS: dict[str, Callable[[np.random.Generator, Body, NDArray], Curves]] = {
     "reaching": _reaching,
     "sitting": _sitting,
     "crouching": _crouching,
+    "leaning": _leaning,
     "kneeling": _kneeling,
     "lying": _lying,
     "turning": _turning,

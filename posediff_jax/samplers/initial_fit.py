@@ -54,7 +54,7 @@ def fit_initial_pose(
     joints: Sequence[int] | None = None,
     root: int = 0,
     axes: str = "z",
-    depth: float = 3.0,
+    depth: float | Array = 3.0,
     bounds: tuple[float, float] = (0.5, 2.0),
     num_iterations: int = 500,
     learning_rate: float = 0.1,
@@ -75,7 +75,7 @@ def fit_initial_pose(
       joints: The keypoints that count; None means all. The root says nothing: it is always met.
       root: Joint on whose ray the pose moves.
       axes: The axes of R that are fitted, of "xyz"; "z" is roll in the image plane.
-      depth: Start distance of the root, metres.
+      depth: Start distance of the root, metres; a number, or one for each item, `(...)`.
       bounds: Smallest and largest multiple of it.
       num_iterations: N.
       learning_rate: Of Adam.
@@ -101,7 +101,7 @@ def fit_initial_pose(
         keypoints = jnp.where((seen & enough[..., None])[..., None], keypoints, 0.0)
     keypoints = jnp.broadcast_to(keypoints, (*lead, *jnp.shape(keypoints)[-2:]))
     ray = rays(camera, keypoints)[..., root, :]
-    start = depth * ray / jnp.linalg.norm(ray, axis=-1, keepdims=True)
+    start = jnp.asarray(depth)[..., None] * ray / jnp.linalg.norm(ray, axis=-1, keepdims=True)
     free = jnp.array([1.0, *(float(axis in axes) for axis in "xyz")], start.dtype)
 
     def place(fitted: _Fitted, points: Array) -> tuple[Array, Array]:
@@ -190,8 +190,8 @@ def _check_fit(
     return np.array(chosen)
 
 
-def _check_ranges(depth: float, bounds: tuple[float, float], num_iterations: int) -> None:
-    if not depth > 0:
+def _check_ranges(depth: float | Array, bounds: tuple[float, float], num_iterations: int) -> None:
+    if isinstance(depth, (int, float)) and not depth > 0:
         raise ValueError(f"depth: expected a distance above 0 m, got {depth}")
     if len(bounds) != 2 or not 0 <= bounds[0] < bounds[1]:
         raise ValueError(f"bounds: expected 0 <= low < high, got {bounds}")

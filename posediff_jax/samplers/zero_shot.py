@@ -146,6 +146,7 @@ def optimise_poses(
     warmup: int | None = None,
     noise: Array | None = None,
     noise_key: Array | None = None,
+    resize: Callable[[Array], Array] | None = None,
     return_trajectory: bool = False,
 ) -> Optimised:
     """Optimises poses under a prior and their rays (ZeDO, Algorithm 1).
@@ -166,6 +167,9 @@ def optimise_poses(
       warmup: Iterations with the given translation; None means N // 5, 200 of 1000 as published.
       noise: Normals z, `(N, *pose.shape)`, for the noisy variant.
       noise_key: Draws them in place of `noise`; without both nothing is random.
+      resize: `poses (..., J, 3) -> factors (...)`, by which poses on their rays and translations
+        are multiplied in each iteration: they stay on the rays, for a picture does not tell size.
+        None leaves size to the prior, which at these times hardly sees it, as published.
       return_trajectory: Also return each iteration.
 
     Returns:
@@ -185,10 +189,13 @@ def optimise_poses(
     solve, solvable = _translation_solver(u, pose, seen, confidence)
 
     def iterate(state: tuple[Array, Array], inputs: tuple) -> tuple[tuple[Array, Array], Any]:
-        x, _ = state
+        x, T = state
         step, is_warm, feature, z = inputs
-        T = jnp.where(is_warm, translation, solve(x))
+        T = jnp.where(is_warm, T, solve(x))
         on_rays = jnp.where(seen[..., None], snap_to_rays(directions, x, T), x)
+        if resize is not None:
+            factor = resize(on_rays)[..., None]
+            on_rays, T = factor[..., None] * on_rays, factor * T
         eps = estimate_noise(on_rays, feature)
         new = step.state * on_rays - step.estimate * eps
         if noise_key is not None:

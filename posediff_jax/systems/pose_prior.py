@@ -65,6 +65,10 @@ class LossOptions:
       time_eps: Smallest training time of the continuous processes.
       flip_prob: Chance that a pose is mirrored in training.
       rotation_prob: Chance that it is turned by a uniform rotation.
+      upright_prob: Chance that it is seen by another upright camera (`turn_upright`), for poses
+        that level cameras see; 0 as published.
+      tilt_degrees: Least and greatest pitch of that camera.
+      proportion_spread: Of bodies (`vary_proportions`); 0 for those of the data, as published.
     """
 
     reduction: Reduction = "half_sum"
@@ -72,13 +76,22 @@ class LossOptions:
     time_eps: float = 1e-5
     flip_prob: float = 0.5
     rotation_prob: float = 0.5
+    upright_prob: float = 0.0
+    tilt_degrees: tuple[float, float] = (-10.0, 30.0)
+    proportion_spread: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("flip_prob", "rotation_prob"):
+        for name in ("flip_prob", "rotation_prob", "upright_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
                     f"loss.{name}: expected a chance in [0, 1], got {getattr(self, name)}"
                 )
+        if not 0 <= self.proportion_spread < 1:
+            raise ValueError(
+                f"loss.proportion_spread: expected a share in [0, 1), got {self.proportion_spread}"
+            )
+        if len(self.tilt_degrees) != 2 or not -90 <= self.tilt_degrees[0] <= self.tilt_degrees[1]:
+            raise ValueError(f"loss.tilt_degrees: expected low <= high, got {self.tilt_degrees}")
         if not 0 < self.time_eps < 1:
             raise ValueError(f"loss.time_eps: expected a time in (0, 1), got {self.time_eps}")
 

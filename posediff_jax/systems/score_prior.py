@@ -4,8 +4,15 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from posediff_jax.geometry import flip, random_rotation
+from posediff_jax.geometry import (
+    bones_from_pose,
+    flip,
+    pose_from_bones,
+    random_rotation,
+    rotation_about_axis,
+)
 from posediff_jax.process.sdes import SDE, spread_over
 from posediff_jax.skeleton import Skeleton, check_joints
 from posediff_jax.types import Array
@@ -90,6 +97,54 @@ def augment_pose(
     R = random_rotation(rotation_key, dtype=pose.dtype)
     turned = rotate_pose(R, pose)
     return jnp.where(jax.random.bernoulli(coin_key, rotation_prob), turned, pose)
+
+
+def turn_upright(
+    key: Array, pose: Array, *, tilt_degrees: tuple[float, float] = (-10.0, 30.0)
+) -> Array:
+    """A pose as another upright camera sees it: turned about the vertical, then tilted.
+
+    Args:
+      key: Random key.
+      pose: One pose seen by a level camera, `(J, 3)`, y down, root at the origin, metres.
+      tilt_degrees: Least and greatest pitch of the camera, positive from above.
+
+    Returns:
+      `(J, 3)`, metres.
+    """
+    yaw_key, tilt_key = jax.random.split(key)
+    yaw = jax.random.uniform(yaw_key, (), pose.dtype, -jnp.pi, jnp.pi)
+    low, high = (jnp.pi / 180 * angle for angle in tilt_degrees)
+    tilt = jax.random.uniform(tilt_key, (), pose.dtype, low, high)
+    turned = rotate_pose(rotation_about_axis("y", yaw), pose)
+    return rotate_pose(rotation_about_axis("x", tilt), turned)
+
+
+def vary_proportions(key: Array, pose: Array, skeleton: Skeleton, *, spread: float = 0.1) -> Array:
+    """The same posture of another body: every bone by a factor of its own, and all by one more.
+
+    Factors are uniform in `[1 - spread, 1 + spread]`, those of left and right bones the same, as in
+    `data.random_bodies`.
+
+    Args:
+      key: Random key.
+      pose: One pose, `(J, 3)`, root at the origin, metres.
+      skeleton: Its tree.
+      spread: In [0, 1).
+
+    Returns:
+      `(J, 3)`, metres.
+
+    Raises:
+      ValueError: `pose` does not fit the skeleton.
+    """
+    lengths, directions = bones_from_pose(pose, skeleton)
+    shape = (skeleton.num_joints,)
+    factors = jax.random.uniform(key, shape, pose.dtype, 1 - spread, 1 + spread)
+    # A bone and its mirror image share the number of the lower joint; the root's is for all.
+    own = [min(j, skeleton.flip_permutation[j]) for j, _ in skeleton.bones]
+    scaled = lengths * factors[np.array(own)] * factors[skeleton.root]
+    return pose_from_bones(scaled, directions, skeleton)
 
 
 def rotate_pose(rotation: Array, pose: Array) -> Array:

@@ -24,7 +24,7 @@ from posediff_jax.skeleton import Skeleton, check_joints, get_skeleton
 from posediff_jax.systems.base import System
 from posediff_jax.systems.losses import device_key, masked_mean, training_pair
 from posediff_jax.systems.pose_prior import LossOptions, PosePrior, make_prior
-from posediff_jax.systems.score_prior import augment_pose
+from posediff_jax.systems.score_prior import augment_pose, turn_upright, vary_proportions
 from posediff_jax.systems.zedo_lifting import (
     Lifter,
     SamplerOptions,
@@ -65,9 +65,11 @@ def from_config(config: Mapping[str, Any], frozen: Variables | None = None) -> S
         train, nor for starts "generated".
 
     Returns:
-      The system. `sample` gives `records`: `translation` `(B, H, F, 3)` metres, which is where the
-      pose's origin is; `fit_error` of the initial fit, pixels, `(B, H, F)` (NaN without a fit);
-      `used`, the joints that counted, `(B, F, J)`. A frame that cannot be solved is NaN.
+      The system. With `batch.start` the last hypothesis of a frame starts from that pose in place
+      of its anchor, where it is finite. `sample` gives `records`: `translation` `(B, H, F, 3)`
+      metres, which is where the pose's origin is; `fit_error` of the initial fit, pixels,
+      `(B, H, F)` (NaN without a fit); `used`, the joints that counted, `(B, F, J)`. A frame that
+      cannot be solved is NaN.
 
     Raises:
       ValueError: An unknown field or name, a value that the part it configures refuses, or anchors
@@ -191,8 +193,7 @@ def _loss(
     def draw(frame_key: Array, x0: Array) -> tuple[Array, Array, Array]:
         augment_key, draw_key = jax.random.split(frame_key)
         if train:
-            probs = {"flip_prob": options.flip_prob, "rotation_prob": options.rotation_prob}
-            x0 = augment_pose(augment_key, x0, skeleton, **probs)
+            x0 = _augment(augment_key, x0, skeleton, options)
         return prior.draw(draw_key, x0)
 
     keys = frame_keys(key, batch.index, pose.shape[1])
@@ -208,6 +209,20 @@ def _loss(
         prior.loss(t, eps.astype(noise.dtype), noise), batch.mask, axis_name=axis_name
     )
     return loss, Aux(metrics={"loss": loss}, mutable={})
+
+
+def _augment(key: Array, pose: Array, skeleton: Skeleton, options: LossOptions) -> Array:
+    """Other bodies, other cameras, then what is published; that draws alike with or without."""
+    if options.proportion_spread:
+        pose = vary_proportions(
+            jax.random.fold_in(key, 1), pose, skeleton, spread=options.proportion_spread
+        )
+    if options.upright_prob:
+        coin_key, turn_key = jax.random.split(jax.random.fold_in(key, 2))
+        turned = turn_upright(turn_key, pose, tilt_degrees=options.tilt_degrees)
+        pose = jnp.where(jax.random.bernoulli(coin_key, options.upright_prob), turned, pose)
+    probs = {"flip_prob": options.flip_prob, "rotation_prob": options.rotation_prob}
+    return augment_pose(key, pose, skeleton, **probs)
 
 
 def _sample(
@@ -234,11 +249,16 @@ def _sample(
         "used": used,
         "camera": jax.tree.map(lambda x: jnp.repeat(x[:, None], num_frames, 1), batch.camera),
     }
+    if batch.start is not None:
+        check_joints(batch.start, skeleton, channels=3, name="batch.start")
+        frames["start"] = batch.start
     # A hypothesis is an item of its own here, because it has a start of its own.
     chains = jax.tree.map(
         lambda x: jnp.repeat(x.reshape(-1, *x.shape[2:]), num_hypotheses, axis=0), frames
     )
     chains["hypothesis"] = jnp.tile(jnp.arange(num_hypotheses), num_items * num_frames)
+    if "start" in chains:
+        chains["is_guess"] = chains["hypothesis"] == num_hypotheses - 1
     keys = frame_keys(key, batch.index, num_frames).reshape(-1)
     keys = jax.vmap(lambda k: jax.random.split(k, num_hypotheses))(keys).reshape(-1)
     result = fan_out(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from posediff_jax.camera import fit_translation, rays
 from posediff_jax.denoisers.score_mlp import LABEL_SCALE, ScoreMLP
 from posediff_jax.geometry import root_center
+from posediff_jax.samplers.body_size import extent_depth, extent_translation, skeleton_height
 from posediff_jax.samplers.initial_fit import fit_initial_pose
 from posediff_jax.samplers.ray_geometry import clamp_confidence, face_forward
 from posediff_jax.samplers.zero_shot import LoopSteps, optimise_poses
@@ -32,13 +33,21 @@ class SamplerOptions:
       fit_joints: Names of the keypoints that the fit counts; empty for all.
       fit_axes: The axes of its rotation, some of "xyz".
       fit_depth: Its first distance, metres.
+      fit_start: "fixed": the fit starts at `fit_depth`, as published. "extent": where the anchor is
+        as large as the keypoints (`extent_depth`), so that nobody far away becomes a giant; best
+        with narrow `fit_bounds`.
       fit_bounds: Smallest and largest multiple of that.
       fit_learning_rate: Of its Adam.
+      fit_missing: What happens where the keypoints of the fit are missing, such as a hip: "nan", as
+        published, gives the frame up; "extent" starts from the anchor as it is, where it is as
+        large as the keypoints that there are (`extent_translation`).
       num_iterations: N of the loop.
       warmup: Share of them that keeps the translation of the fit.
       t_range: First and last time; of a discrete prior the first one is the share of its steps.
       rescale_dt: See `score_steps`.
       score_factor: See `score_steps`.
+      body_height: Length of the bones from ankle to head (`skeleton_height`), in metres, that poses
+        are kept at in the loop; 0 leaves size free, as published.
       noisy: Add the noise of the reverse process, which the released loop leaves out.
       confidence: Weigh the joints in the translation by their confidence.
       recenter: Move the root of the result to the origin, into the translation. The published
@@ -53,13 +62,16 @@ class SamplerOptions:
     fit_joints: tuple[str, ...] = ("pelvis", "right_hip", "left_hip")
     fit_axes: str = "z"
     fit_depth: float = 3.0
+    fit_start: str = "fixed"
     fit_bounds: tuple[float, float] = (0.5, 2.0)
     fit_learning_rate: float = 0.1
+    fit_missing: str = "nan"
     num_iterations: int = 1000
     warmup: float = 0.2
     t_range: tuple[float, float] = (0.1, 0.01)
     rescale_dt: bool = False
     score_factor: float = 1.0
+    body_height: float = 0.0
     noisy: bool = False
     confidence: bool = True
     recenter: bool = False
@@ -95,7 +107,8 @@ def lift(
     Args:
       key: Of this hypothesis.
       chain: `keypoints` `(J, 2)` in pixels, `confidence` and `used` `(J,)`, `camera`, and the
-        number of the `hypothesis`.
+        number of the `hypothesis`; perhaps a guess `start` `(J, 3)` and whether this hypothesis
+        `is_guess`, so that it starts there unless it is NaN.
       lifter: Network, prior, anchors, options.
       variables: Weights of the network.
       features: What the network is told of each iteration's time (`ScoreMLP.embed_time`).
@@ -107,6 +120,9 @@ def lift(
     options, root, used = lifter.options, lifter.skeleton.root, chain["used"]
     start_key, noise_key = jax.random.split(key)
     anchor = _start(start_key, lifter, variables, chain["hypothesis"])
+    if "start" in chain:
+        guessed = chain["is_guess"] & jnp.all(jnp.isfinite(chain["start"]))
+        anchor = jnp.where(guessed, chain["start"].astype(anchor.dtype), anchor)
     viewing = rays(
         chain["camera"], chain["keypoints"], undistort_iterations=options.undistort_iterations
     )
@@ -117,6 +133,9 @@ def lift(
     def estimate_noise(x: Array, shifts: Array) -> Array:
         eps: Any = lifter.model.apply(variables, x, shifts, method="denoise")
         return eps
+
+    def resize(x: Array) -> Array:
+        return options.body_height / skeleton_height(x, lifter.skeleton)
 
     result = optimise_poses(
         estimate_noise,
@@ -129,6 +148,7 @@ def lift(
         # N // 5 for a fifth, which is not exact in binary.
         warmup=math.floor(options.warmup * options.num_iterations + 1e-6),
         noise_key=noise_key if options.noisy else None,
+        resize=resize if options.body_height else None,
         return_trajectory=return_trajectory,
     )
     shift = result.pose[root] if options.recenter else jnp.zeros(3, pose.dtype)
@@ -166,6 +186,11 @@ def _first_pose(
             weights = clamp_confidence(confidence) ** 4
         translation = fit_translation(viewing, anchor, weights=jnp.where(used, weights, 0.0))
         return anchor, face_forward(translation), jnp.full((), jnp.nan, anchor.dtype)
+    depth: float | Array = options.fit_depth
+    if options.fit_start == "extent":
+        # A distance along the ray of the root, which is longer than its depth.
+        ray = viewing[..., lifter.skeleton.root, :]
+        depth = extent_depth(viewing, anchor, used=used) * jnp.linalg.norm(ray, axis=-1)
     fit = fit_initial_pose(
         anchor,
         # Where the lens would have put the keypoints without distortion.
@@ -174,13 +199,21 @@ def _first_pose(
         joints=lifter.fit_joints,
         root=lifter.skeleton.root,
         axes=options.fit_axes,
-        depth=options.fit_depth,
+        depth=depth,
         bounds=options.fit_bounds,
         num_iterations=options.fit_iterations,
         learning_rate=options.fit_learning_rate,
         seen=used,
     )
-    return fit.pose, fit.translation, fit.objective
+    if options.fit_missing == "nan":
+        return fit.pose, fit.translation, fit.objective
+    fitted = jnp.isfinite(fit.objective)
+    elsewhere = extent_translation(viewing, anchor, used=used)
+    return (
+        jnp.where(fitted, fit.pose, anchor),
+        jnp.where(fitted, fit.translation, elsewhere),
+        fit.objective,
+    )
 
 
 def used_joints(batch: PoseBatch, options: SamplerOptions) -> Array:
@@ -217,9 +250,14 @@ def check_sampler(options: SamplerOptions) -> None:
     choices = ("anchors", "random", "generated")
     if options.starts not in choices:
         raise ValueError(f"sampler.starts: expected one of {choices}, got {options.starts!r}")
+    for name, known in (("fit_start", ("fixed", "extent")), ("fit_missing", ("nan", "extent"))):
+        if getattr(options, name) not in known:
+            raise ValueError(
+                f"sampler.{name}: expected one of {known}, got {getattr(options, name)!r}"
+            )
     if not options.fit_axes or not set(options.fit_axes) <= set("xyz"):
         raise ValueError(f"sampler.fit_axes: expected some of 'xyz', got {options.fit_axes!r}")
-    for name in ("fit_iterations", "max_chains", "undistort_iterations", "outside"):
+    for name in ("fit_iterations", "max_chains", "undistort_iterations", "outside", "body_height"):
         if not getattr(options, name) >= 0:
             raise ValueError(f"sampler.{name}: expected at least 0, got {getattr(options, name)}")
     for name in ("fit_depth", "fit_learning_rate", "score_factor"):

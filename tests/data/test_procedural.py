@@ -130,6 +130,21 @@ def test_kinds_are_what_they_say():
     assert np.ptp(wrists[..., 1]) > 0.8
 
 
+def test_who_leans_reaches_down_on_straight_legs():
+    poses = np.concatenate(
+        [c.poses for c in procedural_motion(0, num_clips=12, frames=100, kinds=("leaning",))]
+    )
+    trunk = poses[:, JOINT["thorax"]] - poses[:, 0]
+    lean = np.degrees(np.arccos(trunk[:, 1] / np.linalg.norm(trunk, axis=-1)))
+    assert np.median(lean) > 30
+    knees = poses[:, [JOINT["left_knee"], JOINT["right_knee"]], 1].mean(axis=1)
+    wrists = poses[:, [JOINT["left_wrist"], JOINT["right_wrist"]], 1].min(axis=1)
+    assert 0.1 < (wrists < knees).mean() < 0.9
+    thigh = bend(poses, "left_hip", "left_knee", "left_ankle")
+    assert np.median(thigh) < 45
+    assert poses[..., 1].min() > -0.02
+
+
 def test_walkers_feet_hold_while_they_bear_weight():
     slides = []
     for poses in of_kind("walking"):

@@ -76,6 +76,22 @@ class TestLoop(LoopScene):
         np.testing.assert_allclose(ours.pose, x, atol=1e-6)
         np.testing.assert_allclose(ours.translation, T, atol=1e-6)
 
+    def test_a_size_is_kept_and_no_pixel_moves(self):
+        """Every pose before its last denoising has the size asked for, on its rays."""
+
+        def resize(pose):
+            return 1.5 / jnp.linalg.norm(pose[..., 10, :] - pose[..., 3, :], axis=-1)
+
+        result = self.run(resize=resize, return_trajectory=True)
+        on_rays, T = result.trajectory.projected, result.trajectory.translation
+        length = np.linalg.norm(on_rays[..., 10, :] - on_rays[..., 3, :], axis=-1)
+        np.testing.assert_allclose(length, 1.5, rtol=1e-4)
+        points = on_rays + T[..., None, :]
+        rays = np.broadcast_to(self.rays, points.shape)
+        np.testing.assert_allclose(points / points[..., 2:], rays, atol=1e-4)
+        one = self.run(resize=lambda pose: jnp.ones(pose.shape[:-2]))
+        np.testing.assert_allclose(one.pose, self.run().pose, atol=1e-6)
+
     def test_finds_the_pose_between_prior_and_rays(self):
         before = np.linalg.norm(self.start - self.truth, axis=-1).mean()
         result = self.run(1000)

@@ -12,6 +12,8 @@ from posediff_jax.systems.score_prior import (
     draw_time,
     rotate_pose,
     score_matching_loss,
+    turn_upright,
+    vary_proportions,
 )
 
 POSE = np.random.default_rng(0).normal(size=(17, 3)).astype(np.float32)
@@ -111,3 +113,37 @@ def test_rotate_pose_is_a_product():
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class TestOtherCamerasAndBodies:
+    def test_upright_people_stay_upright_but_for_the_tilt(self):
+        up = jnp.array([[0.0, 0, 0], [0, -1.0, 0], [1.0, 0, 0]])
+        keys = jax.random.split(jax.random.key(0), 2000)
+        turned = jax.vmap(lambda k: turn_upright(k, up, tilt_degrees=(-10.0, 30.0)))(keys)
+        head = turned[:, 1]
+        np.testing.assert_allclose(head[:, 0], 0, atol=1e-5)
+        # Seen from above a head is nearer than the feet: z falls.
+        tilt = np.degrees(np.arctan2(-head[:, 2], -head[:, 1]))
+        assert -10.01 < tilt.min() < -9
+        assert 29 < tilt.max() < 30.01
+        # All directions about the vertical: an arm points anywhere.
+        yaw = np.arctan2(turned[:, 2, 2] / np.cos(np.radians(tilt)), turned[:, 2, 0])
+        counts = np.histogram(yaw, bins=4, range=(-np.pi, np.pi))[0]
+        np.testing.assert_allclose(counts / 2000, 0.25, atol=0.06)
+
+    def test_another_body_has_the_same_posture_and_is_as_symmetric(self):
+        keys = jax.random.split(jax.random.key(0), 500)
+        other = jax.vmap(lambda k: vary_proportions(k, POSE, H36M_17, spread=0.1))(keys)
+        np.testing.assert_allclose(other[:, 0], 0, atol=1e-6)
+        factors = {}
+        for child, parent in H36M_17.bones:
+            before, after = POSE[child] - POSE[parent], other[:, child] - other[:, parent]
+            length = np.linalg.norm(before)
+            np.testing.assert_allclose(after @ before / length, np.linalg.norm(after, axis=1), 1e-4)
+            factors[child] = np.linalg.norm(after, axis=1) / length
+        for left, right in zip(H36M_17.left, H36M_17.right, strict=True):
+            np.testing.assert_allclose(factors[left], factors[right], rtol=1e-4)
+        every = np.stack(list(factors.values()))
+        assert 0.9**2 - 1e-4 < every.min() < 0.86 < 1.16 < every.max() < 1.1**2 + 1e-4
+        # One factor for the whole body: bones that share nothing else go together.
+        assert 0.3 < np.corrcoef(factors[2], factors[12])[0, 1] < 0.7

@@ -456,3 +456,45 @@ class TestBadInput:
     def test_a_bad_config_is_named(self, sections, message):
         with pytest.raises(ValueError, match=message):
             make_system(make_config(**sections))
+
+
+class TestStarts:
+    def batch(self, start):
+        return make_batch().replace(start=start)
+
+    def test_the_last_hypothesis_starts_from_the_guess(self):
+        """As if the guess were its anchor; the others and frames without a guess do not care."""
+        guess = relative_poses(11, 3)[:, None]
+        guess[1] = np.nan
+        found, plain = sample(self.batch(guess)), sample()
+        np.testing.assert_allclose(found.samples[:, 0], plain.samples[:, 0], atol=1e-5)
+        np.testing.assert_allclose(found.samples[1], plain.samples[1], atol=1e-5)
+        for item in (0, 2):
+            anchors = np.stack([ANCHORS[0], guess[item, 0]])
+            system = make_system(make_config(), {"anchors": anchors})
+            run = jax.jit(functools.partial(system.sample, num_hypotheses=2))
+            expected = run(KEY, weights(), make_batch()).samples[item, 1]
+            np.testing.assert_allclose(found.samples[item, 1], expected, atol=1e-4)
+
+    def test_a_guess_of_another_shape_is_named(self):
+        with pytest.raises(ValueError, match=r"batch.start: expected \(..., 17, 3\)"):
+            sample(self.batch(np.zeros((3, 1, 16, 3), np.float32)))
+
+    def test_a_start_at_the_extent_is_as_far_as_the_keypoints_say(self):
+        """Anchors that are the people, four metres away, whatever distance the fit has."""
+        options = {"fit_bounds": (0.99, 1.01), "num_iterations": 1, "warmup": 1.0}
+        batch = make_batch()
+        anchors = np.concatenate([np.asarray(batch.pose)[:, 0], ANCHORS])
+        depths = []
+        for extra in ({"fit_start": "extent"}, {"fit_depth": 8.0}):
+            config = make_config(sampler={**options, **extra})
+            system = make_system(config, {"anchors": anchors})
+            run = jax.jit(functools.partial(system.sample, num_hypotheses=1))
+            depths.append(run(KEY, weights(), batch).records["translation"][0, 0, 0, 2])
+        np.testing.assert_allclose(depths[0], 4.0, rtol=0.08)
+        np.testing.assert_allclose(depths[1], 8.0, rtol=0.02)
+
+    @pytest.mark.parametrize("name", ["fit_start", "fit_missing"])
+    def test_unknown_names_are_refused(self, name):
+        with pytest.raises(ValueError, match=f"sampler.{name}: expected one of .* got 'somewhere'"):
+            make_system(make_config(sampler={name: "somewhere"}), {"anchors": ANCHORS})

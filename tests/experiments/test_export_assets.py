@@ -75,7 +75,7 @@ def test_a_prior_may_not_be_large(run, tmp_path, monkeypatch):
 def test_the_example_of_the_repository_is_what_the_script_writes(tmp_path):
     from pathlib import Path
 
-    here = Path(__file__).parents[2] / "examples" / "two_people_alphapose.json"
+    here = Path(__file__).parents[2] / "experiments/examples/two_people_alphapose.json"
     size = example_keypoints.IMAGE_SIZE
     old, new = (
         read_keypoints(f, image_size=size)

@@ -1,6 +1,6 @@
-"""Writes the example in `experiments/examples/`: two procedural people as AlphaPose would report them.
+"""Writes the example keypoints: two procedural people as AlphaPose would report them.
 
-python -m experiments.example_keypoints [--output=experiments/examples/two_people_alphapose.json]
+python -m experiments.example_keypoints [--output=FILE]
 
 No recording: procedural motion (one walks, one reaches) before one camera, 60 frames of 1920 x 1080
 at 25 a second, COCO-17 keypoints with 2 px of noise, confidences, and joints missing now and then.
@@ -17,6 +17,7 @@ from experiments.common import start
 from posediff_jax.data import procedural_motion
 from posediff_jax.skeleton import COCO_17, H36M_17
 
+EXAMPLE = "experiments/examples/two_people_alphapose.json"
 IMAGE_SIZE = (1920, 1080)
 # What a lift without --camera does not know.
 FOCAL, CAMERA_HEIGHT = 1500.0, 1.3
@@ -26,7 +27,7 @@ _PEOPLE = (("walking", -0.9, 5.0), ("reaching", 1.1, 5.5))
 _NOISE_PX, _MISSING = 2.0, 0.02
 
 
-def run(output: str | Path = "experiments/examples/two_people_alphapose.json") -> Path:
+def run(output: str | Path = EXAMPLE) -> Path:
     """Writes the file.
 
     Args:
@@ -105,7 +106,7 @@ def main(argv: list[str]) -> None:
 
 def define_flags() -> None:
     """Not on import: several scripts have flags of the same name."""
-    flags.DEFINE_string("output", "experiments/examples/two_people_alphapose.json", "The JSON to write.")
+    flags.DEFINE_string("output", EXAMPLE, "The JSON to write.")
 
 
 if __name__ == "__main__":

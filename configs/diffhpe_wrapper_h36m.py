@@ -17,21 +17,21 @@ subjects. Arguments as of `diffhpe_wrapper_cmu`, and `cpn` or `gt` (keypoints), 
 
 from ml_collections import ConfigDict
 
-from configs import diffhpe_wrapper_cmu, windows
+from configs import diffhpe_2d_h36m, diffhpe_wrapper_cmu, windows
 from configs.variants import apply_variants
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of a run; `arg` names variants."""
     config = windows.human36m(diffhpe_wrapper_cmu.published(), epochs=0)
-    config.data.heldout_subjects = ("S8",)
-    # 1000 epochs of about 600 batches.
-    config.training.num_steps = 600_000
+    config.data.update(mirrored=False, heldout_subjects=("S8",))
+    # 1000 epochs of about 300 batches, an evaluation after each fifth.
+    config.training.update(num_steps=300_000, eval_every=1500)
     return apply_variants(config, arg, VARIANTS)
 
 
 VARIANTS = {
     **windows.HUMAN36M,
-    "all_subjects": lambda config: config.data.update(heldout_subjects=()),
+    "all_subjects": diffhpe_2d_h36m.all_subjects,
     **diffhpe_wrapper_cmu.VARIANTS,
 }

@@ -45,6 +45,7 @@ class DataOptions:
       root: Folder of the files; procedural motion has none.
       frames: Frames per item.
       stride: Frames between training items; 0 means `frames`.
+      mirrored: Train on the mirror image of each item too.
       keypoints: 2D joints of Human3.6M and HumanEva files, see their readers.
       annotation: Which 3D joints of MPI-INF-3DHP training is on, see their reader; a protocol names
         those that are scored.
@@ -70,6 +71,7 @@ class DataOptions:
     root: str = ""
     frames: int = 1
     stride: int = 0
+    mirrored: bool = True
     keypoints: str = "gt"
     annotation: Literal["annot3", "univ_annot3"] = "annot3"
     heldout_subjects: tuple[str, ...] = ()
@@ -122,7 +124,11 @@ def load_training(config: ConfigDict) -> Split:
     stride = options.stride or options.frames
     return Split(
         train=item_table(
-            train, length=options.frames, stride=stride, augment=True, occlusion=occlusion
+            train,
+            length=options.frames,
+            stride=stride,
+            augment=options.mirrored,
+            occlusion=occlusion,
         ),
         heldout=None
         if heldout is None

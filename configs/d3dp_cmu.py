@@ -5,7 +5,7 @@ Command:  python -m experiments.train --config=configs/d3dp_cmu.py:small \
           python -m experiments.evaluate --checkpoint=runs/d3dp_cmu \
               --num_hypotheses=20 --sampler=num_steps=10
 Hardware: `small`: 2 CPU cores, 15 minutes. Without it the published size, for a GPU.
-          Sampling 4 chains of 243 frames at a time (`sampler.max_chains`) takes 3.5 GiB on a CPU.
+          Sampling one chain of 243 frames at a time (`sampler.max_chains`) takes 1.7 GiB on a CPU.
 Expected: see experiments/README.md.
 
 Arguments, joined by commas: `small` (27 frames, width 64, depth 4), `tiny` (seconds, for tests).

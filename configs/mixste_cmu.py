@@ -6,7 +6,9 @@ Command:  python -m experiments.train --config=configs/mixste_cmu.py:small \
 Hardware: `small`: 2 CPU cores, 15 minutes. Without it the published size, for a GPU.
 Expected: see experiments/README.md.
 
-Arguments, joined by commas: `small` (27 frames, width 64, depth 4), `tiny` (seconds, for tests).
+Arguments, joined by commas: `small` (27 frames, width 64, depth 4), `tiny` (seconds, for tests),
+`diffhpe` (27 frames, width 64, depth 8, and the plain loss, without flipping: the lifter that
+DiffHPE-Wrapper is built on, on batches of 25 windows).
 """
 
 from ml_collections import ConfigDict
@@ -35,4 +37,19 @@ def published() -> ConfigDict:
     return config
 
 
-VARIANTS = windows.SIZES
+def _diffhpe(config: ConfigDict) -> None:
+    config.model.update(num_frames=27, width=64)
+    config.data.frames = 27
+    config.loss.update(
+        joint_weights="uniform", position="squared", smoothness_weight=0.0, velocity_weight=0.0
+    )
+    config.sampler.update(flip=False, zero_root=False)
+    config.optimizer.update(name="adam", weight_decay=1e-6, schedule="constant")
+    # 500 epochs, not 120, of windows a ninth as long.
+    num_steps = config.training.num_steps * 4 * 9 * 500 // (25 * 120)
+    config.training.update(batch_size=25, num_steps=num_steps)
+    config.evaluation.batch_size = 64
+
+
+# The sizes come last, and change what they change of it.
+VARIANTS = {"diffhpe": _diffhpe, **windows.SIZES}

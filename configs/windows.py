@@ -1,10 +1,12 @@
 """What the configs of MixSTE, D3DP and DDHPose share: networks of the published size over windows.
 
 A config adds its system, its loss and its learning rate; `human36m` and `mpi_inf_3dhp` change the
-data set.
+data set. All take the variants of `configs/occluded.py`, which hide joints.
 """
 
 from ml_collections import ConfigDict
+
+from configs import occluded
 
 
 def published(system: str, *, learning_rate: float, decay_rate: float, epochs: int) -> ConfigDict:
@@ -126,7 +128,8 @@ def _frames(config: ConfigDict, frames: int, **of_virtual_cameras: int) -> None:
         config.data.update(of_virtual_cameras)
 
 
-SIZES = {"small": _small, "tiny": _tiny}
+# And which joints are hidden.
+SIZES = {"small": _small, "tiny": _tiny, **occluded.VARIANTS}
 HUMAN36M = {
     "gt": lambda config: config.data.update(keypoints="gt"),
     "cpn": lambda config: config.data.update(keypoints="cpn"),

@@ -3,6 +3,7 @@
 python -m experiments.benchmark --suite=diffupose [--width=384] [--dtype=float32] [--json=FILE]
 python -m experiments.benchmark --suite=zedo [--width=1024] [--iterations=20]
 python -m experiments.benchmark --suite=ddhpose [--width=512] [--windows=1] [--dtype=float32]
+python -m experiments.benchmark --suite=diffhpe [--width=64] [--windows=1] [--dtype=float32]
 python -m experiments.benchmark --suite=ddhpose-parts  # where the time of one evaluation goes
 """
 
@@ -16,11 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.benchmark_ddhpose import run_ddhpose, run_parts
+from experiments.benchmark_diffhpe import run_diffhpe
 from experiments.benchmark_zedo import run_zedo
 from experiments.common import start, write_json
 from posediff_jax.denoisers.diffupose import DiffuPoseGCN
 from posediff_jax.evaluation.throughput import (
     MatmulPeak,
+    diffhpe_flops,
     diffupose_flops,
     score_mlp_flops,
     time_call,
@@ -143,6 +146,10 @@ def run_suite(suite: str, given: Any) -> tuple[list[dict[str, Any]], str]:
             "window of 243 frames",
             window_flops(243, 17, width, children=True),
         )
+    elif suite == "diffhpe":
+        width = given.width or 64
+        rows = run_diffhpe(width=width, windows=given.windows, **common)
+        name, unit, flops = "DiffHPE", "sequence of 27 frames", diffhpe_flops(27, 17, width)
     else:
         width = given.width or 384
         rows = run_diffupose(width=width, chains=given.chains, **common)
@@ -164,11 +171,11 @@ def main(argv: list[str]) -> None:
 
 def define_flags() -> None:
     """Not on import: several scripts have flags of the same name."""
-    suites = ["diffupose", "ddhpose", "ddhpose-parts", "zedo"]
+    suites = ["diffupose", "ddhpose", "ddhpose-parts", "diffhpe", "zedo"]
     flags.DEFINE_enum("suite", "diffupose", suites, "What to time.")
     flags.DEFINE_integer("width", 0, "Width of the network; 0 for the published one.")
     flags.DEFINE_integer("chains", 256, "DiffuPose: chains in one call, poses times hypotheses.")
-    flags.DEFINE_integer("windows", 1, "DDHPose: windows of 243 frames in one call.")
+    flags.DEFINE_integer("windows", 1, "DDHPose, DiffHPE: windows in one call.")
     flags.DEFINE_integer("iterations", 20, "ZeDO: iterations of the timed loop.")
     flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute type.")
     flags.DEFINE_integer("repeats", 5, "Timed calls of each row.")

@@ -64,7 +64,7 @@ def run_ddhpose(
     tokens = windows * frames * H36M_17.num_joints
     shapes = [(tokens, a * width, b * width) for a, b in ((1, 3), (1, 1), (1, 2), (2, 1))]
     peak = MatmulPeak(shapes, dtype=jnp.dtype(dtype))
-    batch = _batch(windows, frames)
+    batch = window_batch(windows, frames)
     variables = jax.jit(make_system(config).init)(jax.random.key(0))
     jobs: list[tuple[str, int, Callable[[], Any]]] = [
         ("forward", 1, _forward(config, variables, batch)),
@@ -198,7 +198,7 @@ def _sampling(
     return partial(jax.jit(sample), jax.random.key(1), variables, batch)
 
 
-def _batch(windows: int, frames: int) -> PoseBatch:
+def window_batch(windows: int, frames: int) -> PoseBatch:
     """Windows of random poses; only their shapes matter here."""
     rng = np.random.default_rng(0)
     shape = (windows, frames, H36M_17.num_joints)

@@ -11,6 +11,7 @@ from posediff_jax.config import read_options
 from posediff_jax.data import (
     ItemTable,
     MotionClip,
+    Occlusion,
     PoseSequences,
     ScoredItems,
     ScoredViews,
@@ -24,6 +25,7 @@ from posediff_jax.data import (
     load_mpi_inf_3dhp_train,
     procedural_motion,
     random_bodies,
+    read_occlusion,
     scored_items,
     virtual_views,
 )
@@ -35,7 +37,7 @@ _SCORED_EVERY = 12  # frames, of what chooses checkpoints and of procedural moti
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
-    """The section `data` of a config.
+    """The section `data` of a config, but for its own section `occlusion` (`data.Occlusion`).
 
     Attributes:
       kind: "procedural", "cmu17", "human36m", "humaneva" or "mpi_inf_3dhp".
@@ -107,13 +109,17 @@ def load_training(config: ConfigDict) -> Split:
       ValueError: An unknown field or value, or data that cannot be read.
       TypeError: A field of the wrong type.
     """
-    options = read_options(DataOptions, config.data, where="data")
+    options, occlusion = _read(config)
     skeleton = get_skeleton(config.skeleton)
     train, heldout = _pick(_TRAINING, options)(options, config.seed, skeleton)
     stride = options.stride or options.frames
     return Split(
-        train=item_table(train, length=options.frames, stride=stride, augment=True),
-        heldout=None if heldout is None else scored_items(heldout, length=options.frames),
+        train=item_table(
+            train, length=options.frames, stride=stride, augment=True, occlusion=occlusion
+        ),
+        heldout=None
+        if heldout is None
+        else scored_items(heldout, length=options.frames, occlusion=occlusion),
     )
 
 
@@ -131,13 +137,37 @@ def load_test(config: ConfigDict, protocol: str = "", *, cut: str = "side") -> S
         cannot be read.
       TypeError: A field of the wrong type.
     """
-    options = read_options(DataOptions, config.data, where="data")
+    options, occlusion = _read(config)
     known = _pick(PROTOCOLS, options)
     protocol = protocol or known[0]
     if protocol not in known:
         raise ValueError(f"protocol: expected one of {known} on {options.kind}, got {protocol!r}")
     views = _TEST[options.kind](options, config.seed, get_skeleton(config.skeleton), protocol)
-    return scored_items(views, length=options.frames, cut=cut)
+    return scored_items(views, length=options.frames, cut=cut, occlusion=occlusion)
+
+
+def complete_occlusion(config: ConfigDict) -> ConfigDict:
+    """The config with every field of `data.occlusion` written out, for a checkpoint to hold.
+
+    Without that section, as it is: nothing was hidden.
+
+    Raises:
+      ValueError: As `read_occlusion`.
+      TypeError: Likewise.
+    """
+    if "occlusion" not in config.data:
+        return config
+    occlusion = read_occlusion(config.data.occlusion)
+    completed = ConfigDict(config.to_dict())
+    completed.data.occlusion = ConfigDict(dataclasses.asdict(occlusion))
+    return completed.lock()
+
+
+def _read(config: ConfigDict) -> tuple[DataOptions, Occlusion | None]:
+    fields = dict(config.data)
+    section = fields.pop("occlusion", None)
+    occlusion = None if section is None else read_occlusion(section)
+    return read_options(DataOptions, fields, where="data"), occlusion
 
 
 # The first one is the default.

@@ -2,12 +2,13 @@
 
 python -m experiments.evaluate --checkpoint=runs/diffupose_cmu [--protocol=cmu17-val-v1]
     [--num_hypotheses=10] [--data=DIR] [--step=N] [--weights=auto]
-    [--windows=blend]
+    [--windows=blend] [--occlusion=random]
 
 Writes the figures beside the checkpoints, in a file named after protocol, number of hypotheses and
 whatever else was changed, or to --out.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from rich.progress import track
 
 from experiments.common import parse_options, start, write_json
 from experiments.data import PROTOCOLS, load_test
-from posediff_jax.data import read_anchors
+from posediff_jax.data import read_anchors, read_occlusion
 from posediff_jax.data.scored import CUTS
 from posediff_jax.evaluation.hypotheses import score_items
 from posediff_jax.evaluation.protocols import NEEDS
@@ -38,6 +39,7 @@ def run(
     protocol: str = "",
     num_hypotheses: int = 0,
     data: str = "",
+    occlusion: str = "",
     step: int | None = None,
     weights: str = "auto",
     sampler: dict[str, Any] | None = None,
@@ -53,6 +55,8 @@ def run(
       protocol: See `experiments.data.PROTOCOLS`; empty for the data's first one.
       num_hypotheses: H; 0 for `evaluation.num_hypotheses` of the config.
       data: Overrides `data.root` of the config.
+      occlusion: Pattern by which joints are hidden, at its published rate (`data.Occlusion`); empty
+        for what the config says.
       step: Which checkpoint.
       weights: "auto", "ema" or "raw", see `load_variables`.
       sampler: Fields of the section `sampler` to change.
@@ -74,6 +78,7 @@ def run(
         )
     if data:
         config.data.root = data
+    config.data = hide(config.data, occlusion)
     config.sampler.update(sampler or {})
     num_hypotheses = num_hypotheses or config.evaluation.num_hypotheses
     protocol = protocol or PROTOCOLS[config.data.kind][0]
@@ -84,6 +89,7 @@ def run(
     changed = {
         "windows": None if windows == "side" else windows,
         "overlap": overlap,
+        "occlusion": occlusion or None,
         "step": step,
         "weights": None if weights == "auto" else weights,
         **(sampler or {}),
@@ -134,6 +140,27 @@ def run(
     return summary
 
 
+def hide(data: ConfigDict, pattern: str) -> ConfigDict:
+    """The section `data` with another pattern of occlusion, at its published rate.
+
+    Args:
+      data: The section of a checkpoint's config, its convention of a missing joint included.
+      pattern: See `data.Occlusion`; empty changes nothing.
+
+    Raises:
+      ValueError: An unknown pattern, or a checkpoint of another convention.
+    """
+    stored = data.get("occlusion")
+    # The checkpoint's own section may name a convention that this package does not have.
+    kept = {} if stored is None else {"missing": read_occlusion(stored).missing}
+    # Without that section nothing was hidden: joints missing in the data stay where they are.
+    if not pattern or (stored is None and pattern == "none"):
+        return data
+    changed = ConfigDict(data.to_dict())
+    changed.occlusion = ConfigDict(dataclasses.asdict(read_occlusion({"pattern": pattern, **kept})))
+    return changed
+
+
 def file_name(protocol: str, num_hypotheses: int, changed: Mapping[str, Any]) -> str:
     """Names a file after what was evaluated, so that one ablation does not replace another.
 
@@ -149,7 +176,9 @@ def file_name(protocol: str, num_hypotheses: int, changed: Mapping[str, Any]) ->
 def _title(summary: dict[str, Any]) -> str:
     needs = summary["protocol_needs"]
     used = f" USES {', '.join(needs)}" if needs else ""
-    return f"{summary['system']} on {summary['protocol']}{used}"
+    hidden = summary["data"].get("occlusion", {}).get("pattern", "none")
+    how = "" if hidden == "none" else f", joints hidden: {hidden}"
+    return f"{summary['system']} on {summary['protocol']}{how}{used}"
 
 
 def main(argv: list[str]) -> None:
@@ -161,6 +190,7 @@ def main(argv: list[str]) -> None:
         protocol=given.protocol,
         num_hypotheses=given.num_hypotheses,
         data=given.data,
+        occlusion=given.occlusion,
         step=given.step,
         weights=given.weights,
         sampler=parse_options(given.sampler),
@@ -177,6 +207,7 @@ def define_flags() -> None:
     flags.DEFINE_string("protocol", "", "What is scored; see experiments/data.py.")
     flags.DEFINE_integer("num_hypotheses", 0, "0: as the config says.")
     flags.DEFINE_string("data", "", "Folder of the data, if not where it was in training.")
+    flags.DEFINE_string("occlusion", "", "Pattern of hidden joints, if not as the config says.")
     flags.DEFINE_integer("step", None, "Which checkpoint; by default the best, else newest.")
     flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Averaged or as trained.")
     flags.DEFINE_enum("windows", "side", WINDOWS, "How sequences are cut into windows, see `run`.")

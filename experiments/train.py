@@ -8,15 +8,21 @@ The same command goes on where a killed run stopped. Leaves checkpoints, `metric
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import jax
+import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 from experiments.common import start, write_json
-from experiments.data import load_training
+from experiments.data import complete_occlusion, load_training
+from experiments.frozen import load_lifter
 from posediff_jax.data import ScoredItems, endless_batches, num_batches
 from posediff_jax.evaluation.hypotheses import score_items
 from posediff_jax.inference import map_sampler
@@ -28,6 +34,7 @@ from posediff_jax.training import (
     learning_rate_schedule,
     make_ema,
     make_optimizer,
+    make_plateau,
     only_run,
     read_metrics,
     stream_key,
@@ -37,8 +44,9 @@ from posediff_jax.training.loop import EvaluateFn
 from posediff_jax.types import Variables
 from posediff_jax.visualize import plot_curves
 
-# A run goes on with the same bits when its data moved or it is watched more closely.
-MAY_DIFFER = ("data.root", "training.log_every", "training.save_every")
+# A run goes on with the same bits when its data moved, or the lifter that its checkpoints hold, or
+# when it is watched more closely.
+MAY_DIFFER = ("data.root", "frozen.checkpoint", "training.log_every", "training.save_every")
 
 
 def run(config: ConfigDict, workdir: str | Path, max_seconds: float | None = None) -> TrainState:
@@ -53,8 +61,9 @@ def run(config: ConfigDict, workdir: str | Path, max_seconds: float | None = Non
       The last state.
     """
     workdir = Path(workdir)
+    config = complete_occlusion(config)
     # Before the data are read, which may take long.
-    system = make_system(config)
+    system = make_system(config, load_lifter(config))
     check_evaluation(config)
     data = load_training(config)
     options = config.training
@@ -93,6 +102,7 @@ def run(config: ConfigDict, workdir: str | Path, max_seconds: float | None = Non
             eval_every=options.eval_every if data.heldout else 0,
             evaluate=make_evaluate(config, system, data.heldout) if data.heldout else None,
             select_on="mpjpe" if data.heldout else None,
+            plateau=make_plateau(config.optimizer),
             max_seconds=max_seconds,
         )
     print(f"step {int(state.step)} of {num_steps}: {workdir}")
@@ -131,6 +141,8 @@ def check_evaluation(config: ConfigDict) -> None:
 def make_evaluate(config: ConfigDict, system: System, items: ScoredItems) -> EvaluateFn:
     """Figures of the held-out frames in millimetres: the error of the mean of H hypotheses.
 
+    And the `loss` of their windows, in the loss's own unit, where a plateau schedule watches it.
+
     Args:
       config: Its section `evaluation` says how many hypotheses.
       system: What is trained.
@@ -139,6 +151,18 @@ def make_evaluate(config: ConfigDict, system: System, items: ScoredItems) -> Eva
     options = config.evaluation
     draw = map_sampler(system, num_hypotheses=options.train_hypotheses)
     key = stream_key(config.seed, "eval")
+    plateau = make_plateau(config.optimizer)
+    with_loss = plateau is not None and plateau.watch == "loss"
+    loss_of = jax.jit(partial(system.loss, train=False))
+
+    def mean_loss(placed: Variables) -> float:
+        total = count = 0.0
+        for batch, frames in items.batches(options.batch_size):
+            # The last batch repeats an item.
+            mask: Any = np.asarray(batch.mask) * frames.any(axis=1, keepdims=True)
+            value, _ = loss_of(key, placed, dataclasses.replace(batch, mask=mask))
+            total, count = total + float(value) * mask.sum(), count + mask.sum()
+        return total / count
 
     def evaluate(variables: Variables) -> dict[str, float]:
         placed = replicate(dict(variables))
@@ -149,6 +173,8 @@ def make_evaluate(config: ConfigDict, system: System, items: ScoredItems) -> Eva
         figures = {name: 1000 * float(mean[name].mean()) for name in ("mpjpe", "p_mpjpe")}
         if scores.num_hypotheses > 1:
             figures["spread"] = 1000 * float(scores.spread.mean())
+        if with_loss:
+            figures["loss"] = mean_loss(placed)
         return figures
 
     return evaluate

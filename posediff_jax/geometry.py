@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posediff_jax.skeleton import Skeleton, check_joints
+from posediff_jax.skeleton import Skeleton, check_joints, segments
 from posediff_jax.types import Array
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -165,6 +165,22 @@ def bones_from_pose(pose: Array, skeleton: Skeleton) -> tuple[Array, Array]:
     zero = lengths == 0
     directions = jnp.where(zero, 0.0, bones / jnp.where(zero, 1.0, lengths))
     return lengths[..., 0], directions
+
+
+def segment_lengths(poses: Array, skeleton: Skeleton, *, bones: str = "official") -> Array:
+    """Length of each segment, `(..., J, 3)` to `(..., J - 1)` in the order of `segments`, metres.
+
+    Args:
+      poses: `(..., J, 3)`, metres.
+      skeleton: Their joints.
+      bones: "official" or "anatomical", see `skeleton.segments`.
+
+    Raises:
+      ValueError: `poses` does not fit the skeleton, or a name that it has no segments for.
+    """
+    check_joints(poses, skeleton, channels=3, name="poses")
+    child, parent = np.array(segments(skeleton, bones=bones)).T
+    return safe_norm(poses[..., child, :] - poses[..., parent, :])
 
 
 def pose_from_bones(

@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 from numpy.typing import ArrayLike, NDArray
 
 from posediff_jax.camera import to_screen
+from posediff_jax.data.batching import centre_missing
+from posediff_jax.data.occlusion import read_occlusion
 from posediff_jax.data.windows import ClipPlan, plan_clip
 from posediff_jax.inference import SampleBatch, make_sampler, sample_clip
 from posediff_jax.samplers.aggregate import joint_spread, mean_pose
@@ -21,6 +23,8 @@ from posediff_jax.systems import make_system
 from posediff_jax.types import Camera, PoseBatch, Variables
 
 _LARGEST_SCREEN = 2.0  # nobody is two pixels large
+# Systems that use no joint of confidence 0, so that nothing need be learnt about missing ones.
+_LEAVES_OUT = ("zedo",)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,6 +59,7 @@ class Lifter:
       variables: Its weights.
       skeleton: The joint order.
       frames: Frames that the system sees at a time.
+      occlusion: How joints were hidden in training, None where they were not.
     """
 
     def __init__(
@@ -76,13 +81,17 @@ class Lifter:
           devices: Devices to use; None for all of this process.
 
         Raises:
-          ValueError: `batch_size` is less than 1, or a config that `make_system` refuses.
+          ValueError: `batch_size` is less than 1, a config that `make_system` refuses, or weights
+            trained with another convention of what a missing joint is.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         self.config = config
         self.skeleton = get_skeleton(config.skeleton)
-        self.frames = int(config.get("data", {}).get("frames", 1))
+        data = config.get("data", {})
+        self.frames = int(data.get("frames", 1))
+        hidden = data.get("occlusion")
+        self.occlusion = None if hidden is None else read_occlusion(hidden)
         self.system = make_system(config, frozen)
         self.variables = variables
         self._batch_size = batch_size
@@ -95,6 +104,7 @@ class Lifter:
         *,
         camera: Camera,
         key: jax.Array,
+        confidence: ArrayLike | None = None,
         num_hypotheses: int = 50,
         skeleton: str | None = None,
         overlap: int | None = None,
@@ -111,6 +121,9 @@ class Lifter:
           camera: The camera of the clip, without leading axes; `camera_from_matrix` or
             `default_camera` make one. DiffuPose uses its image size only.
           key: Random key.
+          confidence: In [0, 1], `(F, J)`; 0 for a missing joint, whose position may be anything. It
+            is repaired: lifted from what is seen, by weights that were trained with occlusion
+            (`data.occlusion` of the config) or a system that leaves it out ("zedo"). None sees all.
           num_hypotheses: H.
           skeleton: Name of the joint order of `keypoints`, such as "coco_17"; None is that of the
             weights.
@@ -123,8 +136,9 @@ class Lifter:
         Raises:
           TypeError: `camera` is no `Camera`.
           ValueError: Joints do not fit the skeleton or cannot be converted, no frame, values that
-            are not finite or look normalised, a camera with leading axes, or H below 1 (or above 1
-            for a deterministic system), an `overlap` that does not fit the window or `causal`.
+            are not finite or look normalised, a camera with leading axes, confidences that do not
+            fit, missing joints with weights that were not trained for them, H below 1 (or above 1
+            for a deterministic system), or an `overlap` that does not fit the window or `causal`.
         """
         if num_hypotheses < 1:
             raise ValueError(f"num_hypotheses: expected at least 1, got {num_hypotheses}")
@@ -136,7 +150,10 @@ class Lifter:
             raise ValueError(
                 f"camera: expected one without leading axes, got focal {np.shape(camera.focal)}"
             )
-        points = self._convert(np.asarray(keypoints, np.float32), skeleton)
+        points, seen = self._convert(np.asarray(keypoints, np.float32), confidence, skeleton)
+        if (seen == 0).any():
+            self._check_repairs()
+        points = centre_missing(points, seen, np.asarray(camera.image_size))
         if num_hypotheses not in self._samplers:
             self._samplers[num_hypotheses] = make_sampler(
                 self.system,
@@ -151,7 +168,7 @@ class Lifter:
         poses = sample_clip(
             key,
             draw,
-            lambda rows: _batch(points, camera, plan, rows),
+            lambda rows: _batch(points, seen, camera, plan, rows),
             plan,
             batch_size=self._batch_size,
         )
@@ -166,19 +183,51 @@ class Lifter:
             system=self.config.system,
         )
 
-    def _convert(self, points: NDArray, skeleton: str | None) -> NDArray:
+    def _convert(
+        self, points: NDArray, confidence: ArrayLike | None, skeleton: str | None
+    ) -> tuple[NDArray, NDArray]:
+        """Keypoints and confidences in the joint order of the weights."""
         source = self.skeleton if skeleton is None else get_skeleton(skeleton)
         check_joints(points, source, channels=2, name="keypoints")
         if points.ndim != 3 or not len(points):
             raise ValueError(f"keypoints: expected (F, J, 2) with F >= 1, got {points.shape}")
+        seen = _confidence(confidence, points.shape[:2])
+        # A detector may say NaN where it saw nothing.
+        points = np.where(seen[..., None] > 0, points, 0)
         if np.abs(points).max() <= _LARGEST_SCREEN:
             raise ValueError(
                 f"keypoints: expected pixels, got no value above {np.abs(points).max():.3g}; are "
                 "they normalised?"
             )
         if source == self.skeleton:
-            return points
-        return np.asarray(joint_map(source.name, self.skeleton.name).apply(points))
+            return points, seen
+        joints = joint_map(source.name, self.skeleton.name)
+        return np.asarray(joints.apply(points)), np.asarray(joints.apply_confidence(seen))
+
+    def _check_repairs(self) -> None:
+        occlusion = self.occlusion
+        if self.config.system in _LEAVES_OUT or (occlusion is not None and occlusion.hides):
+            return
+        trained = "without one" if occlusion is None else f"with {occlusion.pattern!r}"
+        raise ValueError(
+            "confidence: some joints are missing (0), but these weights were not trained with "
+            f"missing joints (data.occlusion of the config: {trained}); train with a pattern of "
+            "data.occlusion, or fill the joints in"
+        )
+
+
+def _confidence(confidence: ArrayLike | None, shape: tuple[int, ...]) -> NDArray:
+    """Checked confidences `(F, J)`."""
+    if confidence is None:
+        return np.ones(shape, np.float32)
+    values = np.asarray(confidence, np.float32)
+    if values.shape != shape:
+        raise ValueError(f"confidence: expected {shape} for these keypoints, got {values.shape}")
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("confidence: expected values in [0, 1], got others")
+    if not values.any():
+        raise ValueError("confidence: expected a joint that is seen, all are missing (0)")
+    return values
 
 
 def load(
@@ -219,20 +268,25 @@ def load(
     return Lifter(config, variables, frozen=frozen, batch_size=batch_size, devices=devices)
 
 
-def _batch(points: NDArray, camera: Camera, plan: ClipPlan, rows: NDArray) -> PoseBatch:
+def _batch(
+    points: NDArray, confidence: NDArray, camera: Camera, plan: ClipPlan, rows: NDArray
+) -> PoseBatch:
     pixels: Any = points[plan.index[rows]]
+    certain: Any = confidence[plan.index[rows]]
+    screen: Any = to_screen(pixels, np.asarray(camera.image_size))
+    # Zero, not nearly so: what networks were shown in training.
+    screen = np.where(certain[..., None] > 0, screen, 0)
     cameras = jax.tree.map(
         lambda leaf: np.broadcast_to(np.asarray(leaf), (len(rows), *np.shape(leaf))), camera
     )
     # PoseBatch is typed by what its leaves become on a device.
-    ones: Any = np.ones(pixels.shape[:-1], np.float32)
     mask: Any = plan.mask[rows]
     zeros: Any = np.zeros(len(rows), np.int32)
     number: Any = rows.astype(np.int32)
     return PoseBatch(
-        keypoints=to_screen(pixels, np.asarray(camera.image_size)),
+        keypoints=screen,
         keypoints_px=pixels,
-        confidence=ones,
+        confidence=certain,
         mask=mask,
         index=number,
         subject=zeros,

@@ -231,6 +231,10 @@ SKELETONS: dict[str, Skeleton] = {
     s.name: s for s in (H36M_17, H36M_16, HUMANEVA_15, MPI_INF_3DHP_17, COCO_17)
 }
 
+SEGMENTS = ("anatomical", "official")
+# Skeletons whose released segments are known, see `segments`.
+RELEASED_SEGMENTS = (H36M_17.name, H36M_16.name)
+
 _H36M_FROM_32 = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)
 _H36M_FROM_3DHP = (14, 8, 9, 10, 11, 12, 13, 15, 1, 16, 0, 5, 6, 7, 2, 3, 4)
 _3DHP_FROM_H36M = (10, 8, 14, 15, 16, 11, 12, 13, 1, 2, 3, 4, 5, 6, 0, 7, 9)
@@ -293,6 +297,33 @@ def joint_map(source: str, target: str) -> JointMap:
         known = ", ".join(f"{a} -> {b}" for a, b in JOINT_MAPS)
         raise ValueError(f"joint map: expected one of ({known}), got {source} -> {target}")
     return JOINT_MAPS[source, target]
+
+
+def segments(skeleton: Skeleton, *, bones: str = "anatomical") -> tuple[tuple[int, int], ...]:
+    """(child, parent) of the body segments that coherence is measured on, in joint order.
+
+    The released DiffHPE code lists its segments before it moves the shoulders from the spine to the
+    thorax, so it measures a shoulder from the spine; its graph has the thorax.
+
+    Args:
+      skeleton: The joints.
+      bones: "anatomical", those of the tree, or "official", those of the released code.
+
+    Raises:
+      ValueError: Another name, or "official" for a skeleton that the release does not have.
+    """
+    if bones not in SEGMENTS:
+        raise ValueError(f"bones: expected one of {SEGMENTS}, got {bones!r}")
+    if bones == "anatomical":
+        return skeleton.bones
+    if skeleton.name not in RELEASED_SEGMENTS:
+        raise ValueError(
+            f"bones: 'official' is defined for {RELEASED_SEGMENTS}, got skeleton "
+            f"{skeleton.name!r}; use 'anatomical'"
+        )
+    spine = skeleton.joints.index("spine")
+    shoulders = [skeleton.joints.index(f"{side}_shoulder") for side in ("left", "right")]
+    return tuple((child, spine if child in shoulders else p) for child, p in skeleton.bones)
 
 
 def check_joints(points: ArrayLike, skeleton: Skeleton, *, channels: int, name: str) -> None:

@@ -7,9 +7,12 @@ from ml_collections import ConfigDict
 
 import posediff_jax
 from posediff_jax.calibration import default_camera
+from posediff_jax.data.batching import centre_missing
+from posediff_jax.data.windows import windows
 from posediff_jax.inference import make_sampler
+from posediff_jax.lifter import _batch
 from posediff_jax.samplers.aggregate import joint_spread
-from posediff_jax.skeleton import H36M_17, joint_map
+from posediff_jax.skeleton import COCO_17, H36M_17, joint_map
 from posediff_jax.systems import make_system
 from posediff_jax.training import CheckpointStore, create_state, make_optimizer
 
@@ -191,6 +194,96 @@ def test_bad_input(lifter, change, message):
     given = {"keypoints": KEYPOINTS, "camera": CAMERA, "key": KEY, "num_hypotheses": 1} | change
     with pytest.raises(ValueError, match=message):
         lifter(given.pop("keypoints"), **given)
+
+
+@pytest.fixture(scope="module")
+def repairing(tmp_path_factory):
+    """Trained with hidden joints: the lifter, its system and its weights."""
+    config = CONFIG.copy_and_resolve_references()
+    config.data.occlusion = ConfigDict({"pattern": "random", "rate": 0.2})
+    path = tmp_path_factory.mktemp("occluded")
+    system, variables = save(path, config)
+    return posediff_jax.load(path, batch_size=8), system, variables
+
+
+class TestMissingJoints:
+    """Confidence 0: repaired by weights that were trained with hidden joints, refused by others."""
+
+    SEEN = np.random.default_rng(5).uniform(size=(11, 17)) > 0.3
+
+    def lift(self, lifter, keypoints=KEYPOINTS, **options):
+        given = {"camera": CAMERA, "key": KEY, "num_hypotheses": 2} | options
+        return lifter(keypoints, **given).poses
+
+    def test_they_are_zero_in_screen_units_wherever_they_were(self, repairing):
+        lifter, system, variables = repairing
+        elsewhere = np.where(self.SEEN[..., None], KEYPOINTS, np.nan)
+        batch = lifter_batch(KEYPOINTS)
+        seen = self.SEEN[:, None]
+        batch = batch.replace(
+            keypoints=np.where(seen[..., None], batch.keypoints, 0).astype(np.float32),
+            confidence=seen.astype(np.float32),
+        )
+        expected = make_sampler(system, variables, num_hypotheses=2)(KEY, batch).samples
+        for keypoints in (KEYPOINTS, elsewhere):
+            found = self.lift(lifter, keypoints, confidence=self.SEEN)
+            np.testing.assert_allclose(found, np.moveaxis(expected[:, :, 0], 0, 1), atol=1e-5)
+        assert np.abs(found - self.lift(lifter)).max() > 0.01
+
+    def test_the_zeros_are_those_of_training(self):
+        """The same numbers as a hidden joint has in a batch that a network is trained on."""
+        camera = default_camera((1000, 802))
+        pixels = centre_missing(KEYPOINTS, self.SEEN, np.asarray(camera.image_size))
+        index, shown = windows(11, length=1)
+        batch = _batch(pixels, self.SEEN, camera, index, shown, np.arange(11))
+        assert (batch.keypoints[~self.SEEN[:, None]] == 0).all()
+        np.testing.assert_array_equal(batch.keypoints_px[~self.SEEN[:, None]][0], [500, 401])
+
+    def test_confidences_of_other_joint_orders(self, repairing):
+        """A thorax is missing with one of the shoulders that it is the mean of."""
+        confidence = np.ones((11, 17))
+        confidence[:, COCO_17.joints.index("left_shoulder")] = 0
+        lifter = repairing[0]
+        found = self.lift(lifter, confidence=confidence, skeleton="coco_17")
+        joints = joint_map("coco_17", "h36m_17")
+        missing = joints.apply_confidence(confidence)
+        assert set(np.flatnonzero(missing[0] == 0)) == {7, 8, 11}
+        expected = self.lift(lifter, joints.apply(KEYPOINTS), confidence=missing)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    def test_nothing_missing_changes_nothing(self, lifter, lifted):
+        found = self.lift(lifter, confidence=np.full((11, 17), 0.3), num_hypotheses=3)
+        np.testing.assert_allclose(found, lifted.poses, atol=1e-6)
+
+    @pytest.mark.parametrize("section", [None, {"pattern": "none"}])
+    def test_weights_that_never_saw_one_are_refused(self, tmp_path, section):
+        config = CONFIG.copy_and_resolve_references()
+        if section is not None:
+            config.data.occlusion = ConfigDict(section)
+        save(tmp_path, config)
+        message = "confidence: some joints are missing .* were not trained with missing joints"
+        with pytest.raises(ValueError, match=message):
+            self.lift(posediff_jax.load(tmp_path), confidence=self.SEEN)
+
+    def test_another_convention_is_refused(self, tmp_path):
+        config = CONFIG.copy_and_resolve_references()
+        config.data.occlusion = ConfigDict({"pattern": "random", "missing": "mean_pose"})
+        save(tmp_path, config)
+        with pytest.raises(ValueError, match=r"occlusion\.missing: expected .*got 'mean_pose'"):
+            posediff_jax.load(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("confidence", "message"),
+        [
+            (np.ones((11, 16)), r"confidence: expected \(11, 17\) for these keypoints"),
+            (np.full((11, 17), 1.5), r"confidence: expected values in \[0, 1\]"),
+            (np.full((11, 17), np.nan), r"confidence: expected values in \[0, 1\]"),
+            (np.zeros((11, 17)), "confidence: expected a joint that is seen"),
+        ],
+    )
+    def test_bad_confidences(self, repairing, confidence, message):
+        with pytest.raises(ValueError, match=message):
+            self.lift(repairing[0], confidence=confidence)
 
 
 def test_a_camera_is_needed(lifter):

@@ -21,8 +21,13 @@ from tests.parity_checks.diffupose_training import misread_order
 from tests.parity_checks.fixture import Fixture, derive_weight, judge, may_skip, read_fixture
 
 # Networks of published size run for seconds, in float64.
+PUBLISHED = ("_published", "_full")
 FILES = [
-    pytest.param(path, marks=pytest.mark.slow if "_published" in path.stem else (), id=path.stem)
+    pytest.param(
+        path,
+        marks=pytest.mark.slow if any(name in path.stem for name in PUBLISHED) else (),
+        id=path.stem,
+    )
     for path in sorted(GOLDEN.glob("*.npz"))
 ]
 # Quick to check, so the one that most tests below change.
@@ -147,6 +152,13 @@ class TestMisses:
         printed = capsys.readouterr().out
         assert message in printed
         assert "1 ok" in printed, "the other file is still checked"
+
+    def test_kinds_that_are_left_out_on_purpose(self, tmp_path, capsys):
+        meta = {"system": "diffhpe", "kind": "extra_csdi"}
+        assert main([str(write(tmp_path / "x.npz", meta=meta)), str(GT)]) == 0
+        printed = capsys.readouterr().out
+        assert "excluded  (the forecasting transformer" in printed
+        assert "1 ok, 0 skipped, 1 excluded, 0 MISS" in printed
 
     def test_unreadable_files(self, tmp_path, capsys):
         text, short = tmp_path / "text.npz", tmp_path / "short.npz"

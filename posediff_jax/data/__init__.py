@@ -20,6 +20,10 @@ from posediff_jax.data.motion import MotionClip as MotionClip
 from posediff_jax.data.mpi_inf_3dhp import load_mpi_inf_3dhp_test as load_mpi_inf_3dhp_test
 from posediff_jax.data.mpi_inf_3dhp import load_mpi_inf_3dhp_train as load_mpi_inf_3dhp_train
 from posediff_jax.data.npz import read_npz as read_npz
+from posediff_jax.data.occlusion import Occlusion as Occlusion
+from posediff_jax.data.occlusion import occlusion_key as occlusion_key
+from posediff_jax.data.occlusion import read_occlusion as read_occlusion
+from posediff_jax.data.occlusion import visible_joints as visible_joints
 from posediff_jax.data.official import official_epoch as official_epoch
 from posediff_jax.data.procedural import MOTIONS as MOTIONS
 from posediff_jax.data.procedural import procedural_motion as procedural_motion

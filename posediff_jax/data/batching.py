@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posediff_jax.camera import flip_camera
+from posediff_jax.data.occlusion import Occlusion, check_clips, visible_joints_on_host
 from posediff_jax.data.sequences import PoseSequences
 from posediff_jax.data.windows import expand, window_starts
+from posediff_jax.skeleton import Skeleton
 from posediff_jax.types import Camera, PoseBatch
 
 ORDERS = ("shuffled", "sequential", "official", "official_stream")
@@ -30,7 +32,7 @@ class ItemTable:
         the sequence, and flip (0 or 1) of each item, `(M, 4)` int32.
       length: F, frames per item.
       offsets: Where each sequence starts in the arrays below, `(S + 1,)`.
-      flip_permutation: Joint order after mirroring.
+      skeleton: The joint order.
       keypoints_px: `(N, J, 2)`.
       confidence: `(N, J)`.
       cameras: Leaves `(2 S, ...)`: of each sequence, then each mirrored.
@@ -38,12 +40,13 @@ class ItemTable:
       action: Of each sequence, `(S,)` int32.
       pose: `(N, J, 3)` or None.
       root: `(N, 3)` or None.
+      occlusion: Which joints are hidden in which items, or None.
     """
 
     items: NDArray[np.int32]
     length: int
     offsets: NDArray[np.int64]
-    flip_permutation: tuple[int, ...]
+    skeleton: Skeleton
     keypoints_px: NDArray
     confidence: NDArray
     cameras: Camera
@@ -51,14 +54,26 @@ class ItemTable:
     action: NDArray[np.int32]
     pose: NDArray | None
     root: NDArray | None
+    occlusion: Occlusion | None = None
 
     @property
     def num_items(self) -> int:
         """M."""
         return len(self.items)
 
-    def gather(self, index: NDArray) -> PoseBatch:
+    def gather(
+        self, index: NDArray, *, stream: str = "score", seed: int = 0, epoch: int = 0
+    ) -> PoseBatch:
         """The items of the given global indices, `(B,)`, as one batch.
+
+        With `occlusion`, joints that are hidden or have confidence 0 in the data lie at the centre
+        of the image. A mirrored item is hidden first and mirrored then: it lacks the other leg.
+
+        Args:
+          index: Global indices.
+          stream: What is hidden follows from this and the next two, see `occlusion_key`.
+          seed: Likewise.
+          epoch: Likewise.
 
         Raises:
           ValueError: An index is not in [0, num_items).
@@ -77,10 +92,14 @@ class ItemTable:
         camera = jax.tree.map(lambda leaf: leaf[camera_rows], self.cameras)
 
         pixels = self.keypoints_px[frames]
-        size = camera.image_size[:, None, None]
-        pixels[mirrored] = self._mirror(pixels[mirrored], size[mirrored, ..., :1])
         confidence = self.confidence[frames]
-        confidence[mirrored] = confidence[mirrored][..., self.flip_permutation]
+        size = camera.image_size[:, None, None]
+        if self.occlusion is not None:
+            seen = self._seen(index, stream, seed, epoch)
+            confidence = np.where(seen, confidence, 0)
+            pixels = centre_missing(pixels, confidence, size)
+        pixels[mirrored] = self._mirror(pixels[mirrored], size[mirrored, ..., :1])
+        confidence[mirrored] = confidence[mirrored][..., self.skeleton.flip_permutation]
         pose = root = None
         if self.pose is not None:
             pose = self.pose[frames]
@@ -102,8 +121,21 @@ class ItemTable:
             root=root,
         )
 
+    def _seen(self, index: NDArray, stream: str, seed: int, epoch: int) -> NDArray | bool:
+        if self.occlusion is None or not self.occlusion.hides:
+            return True
+        return visible_joints_on_host(
+            seed,
+            stream,
+            epoch,
+            index,
+            self.occlusion,
+            num_frames=self.length,
+            skeleton=self.skeleton,
+        )
+
     def _mirror(self, points: NDArray, width: NDArray | float = 0.0) -> NDArray:
-        return mirror(points, self.flip_permutation, width=width)
+        return mirror(points, self.skeleton.flip_permutation, width=width)
 
 
 def item_table(
@@ -113,6 +145,7 @@ def item_table(
     stride: int | None = None,
     pad: str = "edge",
     augment: bool = False,
+    occlusion: Occlusion | None = None,
 ) -> ItemTable:
     """Lists the windows of all sequences.
 
@@ -122,14 +155,19 @@ def item_table(
       stride: Frames between items; None means `length`.
       pad: As for `windows.window_starts`.
       augment: List each window twice, plain and mirrored.
+      occlusion: Which joints are hidden; None leaves those without a confidence where the data have
+        them, the pattern "none" puts them to the centre of the image as the other patterns do.
 
     Returns:
       The table; items are numbered sequence by sequence, in each first all plain windows, then all
       mirrored ones. That number is the global item index of a batch.
 
     Raises:
-      ValueError: A window option is out of range, or no window fits (`pad="drop"`).
+      ValueError: A window option is out of range, no window fits (`pad="drop"`), or what is to be
+        hidden does not fit windows or skeleton.
     """
+    if occlusion is not None:
+        check_clips(occlusion, length, sequences.skeleton)
     members = sequences.sequences
     items = list_items(
         [s.num_frames for s in members], length=length, stride=stride, pad=pad, augment=augment
@@ -153,7 +191,7 @@ def item_table(
         items=items,
         length=length,
         offsets=np.cumsum([0, *(s.num_frames for s in members)]),
-        flip_permutation=sequences.skeleton.flip_permutation,
+        skeleton=sequences.skeleton,
         keypoints_px=join("keypoints_px"),
         confidence=join("confidence"),
         cameras=both,
@@ -161,6 +199,7 @@ def item_table(
         action=codes("action", sequences.actions),
         pose=None if members[0].pose is None else join("pose"),
         root=None if members[0].root is None else join("root"),
+        occlusion=occlusion,
     )
 
 
@@ -197,6 +236,21 @@ def mirror(
     swapped = points[..., list(flip_permutation), :]
     swapped[..., 0] = np.asarray(width - swapped[..., :1])[..., 0]
     return swapped
+
+
+def centre_missing(pixels: NDArray, confidence: NDArray, size: Any) -> NDArray:
+    """Puts joints of confidence 0 to the centre of the image, which is zero in screen units.
+
+    Args:
+      pixels: 2D joints, `(..., J, 2)`.
+      confidence: `(..., J)`.
+      size: Width and height, `(2,)` or such as broadcast.
+
+    Returns:
+      Like `pixels`.
+    """
+    centre = np.asarray(size, pixels.dtype) / 2
+    return np.where(np.asarray(confidence)[..., None] > 0, pixels, centre)
 
 
 def epoch_order(seed: int, epoch: int, num_items: int) -> NDArray[np.int64]:
@@ -264,8 +318,8 @@ def batches(
     Args:
       table: The items.
       batch_size: B.
-      seed: For order "shuffled".
-      epoch: For order "shuffled".
+      seed: For order "shuffled", and for what is hidden.
+      epoch: Likewise.
       start_step: Batches of this epoch to skip.
       order: "shuffled" (`epoch_order`), "sequential" for evaluation, "official"
         (`official_order`, that of epoch 0), or "official_stream" (likewise, that of `epoch`).
@@ -282,7 +336,13 @@ def batches(
         raise ValueError(f"start_step: expected 0 to {count}, got {start_step}")
     permutation = _order(order, table.num_items, seed, epoch)
     return (
-        _padded(table, permutation[step * batch_size : (step + 1) * batch_size], batch_size)
+        _padded(
+            table,
+            permutation[step * batch_size : (step + 1) * batch_size],
+            batch_size,
+            seed=seed,
+            epoch=epoch,
+        )
         for step in range(start_step, count)
     )
 
@@ -301,7 +361,7 @@ def endless_batches(
     Args:
       table: The items.
       batch_size: B.
-      seed: For order "shuffled".
+      seed: For order "shuffled", and for what is hidden.
       start_step: Batches of the whole run to skip.
       order: As for `batches`.
       drop_last: As for `batches`.
@@ -349,8 +409,11 @@ def _order(order: str, num_items: int, seed: int, epoch: int) -> NDArray[np.int6
     raise ValueError(f"order: expected one of {ORDERS}, got {order!r}")
 
 
-def _padded(table: ItemTable, index: NDArray, batch_size: int) -> PoseBatch:
+def _padded(
+    table: ItemTable, index: NDArray, batch_size: int, *, seed: int, epoch: int
+) -> PoseBatch:
     real = len(index)
-    batch = table.gather(np.pad(index, (0, batch_size - real), mode="edge"))
+    rows = np.pad(index, (0, batch_size - real), mode="edge")
+    batch = table.gather(rows, stream="train", seed=seed, epoch=epoch)
     batch.mask[real:] = 0.0
     return batch

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posediff_jax.data.batching import ItemTable, item_table
+from posediff_jax.data.occlusion import Occlusion
 from posediff_jax.data.sequences import PoseSequences
 from posediff_jax.skeleton import Skeleton
 from posediff_jax.types import PoseBatch
@@ -86,7 +87,13 @@ def all_frames(views: PoseSequences) -> ScoredViews:
     return ScoredViews(views, tuple(np.ones(s.num_frames, bool) for s in views.sequences))
 
 
-def scored_items(scored_views: ScoredViews, *, length: int = 1, cut: str = "side") -> ScoredItems:
+def scored_items(
+    scored_views: ScoredViews,
+    *,
+    length: int = 1,
+    cut: str = "side",
+    occlusion: Occlusion | None = None,
+) -> ScoredItems:
     """Cuts sequences into windows and keeps those with a scored frame or one just before it.
 
     Args:
@@ -97,9 +104,11 @@ def scored_items(scored_views: ScoredViews, *, length: int = 1, cut: str = "side
         before (as published for MPI-INF-3DHP). "shift_twice": likewise, but frames in two windows
         count twice (as published for Human3.6M). "causal": a window for each frame, which ends
         there.
+      occlusion: Which joints are hidden, the same ones for every system; None hides nothing.
 
     Raises:
-      ValueError: `scored` does not fit the sequences, nothing is scored, or another `cut`.
+      ValueError: `scored` does not fit the sequences, nothing is scored, another `cut`, or what is
+        to be hidden does not fit windows or skeleton.
     """
     views, scored, known = scored_views
     _check_scored(views, scored)
@@ -107,7 +116,7 @@ def scored_items(scored_views: ScoredViews, *, length: int = 1, cut: str = "side
     if cut not in CUTS:
         raise ValueError(f"cut: expected one of {tuple(CUTS)}, got {cut!r}")
     stride = 1 if cut == "causal" else length
-    table = item_table(views, length=length, stride=stride, pad=CUTS[cut])
+    table = item_table(views, length=length, stride=stride, pad=CUTS[cut], occlusion=occlusion)
     # Frames outside their sequence are looked up too, and left out.
     flags = np.concatenate([*scored, np.zeros(length + 1, bool)])
     sequence, start, end, _ = table.items.T.astype(np.int64)

@@ -8,6 +8,7 @@ from posediff_jax.denoisers.hierarchy import ChildLayout, Walk
 from posediff_jax.denoisers.mixste import (
     SplitDense,
     TimeEmbedding,
+    check_keypoints,
     check_window,
     check_window_times,
     make_trunk,
@@ -43,6 +44,7 @@ class DDHPoseDenoiser(nn.Module):
       disentangled_input: See noisy bones; False: a noisy pose, as D3DP (Table 4).
       disentangled_output: Regress directions, which are normalised, and lengths of bones, and put
         the pose together from them (Table 4).
+      visibility: See `MixSTE`.
       dtype: Compute type; None keeps the promoted type of input and parameters.
     """
 
@@ -61,13 +63,14 @@ class DDHPoseDenoiser(nn.Module):
     child_layout: ChildLayout = "released"
     disentangled_input: bool = True
     disentangled_output: bool = False
+    visibility: bool = False
     dtype: jnp.dtype | None = None
 
     def setup(self) -> None:
         """Builds the layers."""
         tree = bone_tree(self.skeleton)
         noisy = 4 if self.disentangled_input else 3
-        self.embed = SplitDense(2, noisy, self.width, dtype=self.dtype)
+        self.embed = SplitDense(2 + self.visibility, noisy, self.width, dtype=self.dtype)
         zeros = nn.initializers.zeros
         shape = (self.skeleton.num_joints, self.width)
         self.joint_positions = self.param("joint_positions", zeros, shape)
@@ -113,7 +116,7 @@ class DDHPoseDenoiser(nn.Module):
         Raises:
           ValueError: Other joints or frames than the network has.
         """
-        check_window(keypoints, self.skeleton, self.num_frames, channels=2, name="keypoints")
+        check_keypoints(keypoints, self)
         tokens = self.embed.of_first(keypoints)
         table = self.joint_positions
         if self.levels:

@@ -10,7 +10,6 @@ then makes both joint-specific at the price of one vector per joint ("weight mod
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -19,7 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from posediff_jax.denoisers.layers import BatchNorm, Dense, torch_kernel_init, uniform_init
+from posediff_jax.denoisers.layers import (
+    BatchNorm,
+    Dense,
+    torch_kernel_init,
+    uniform_init,
+    xavier_init,
+)
 from posediff_jax.skeleton import Skeleton
 from posediff_jax.types import Array
 
@@ -45,6 +50,15 @@ def symmetric_adjacency(skeleton: Skeleton) -> NDArray[np.float64]:
     return inverse_root[:, None] * loops * inverse_root[None, :]
 
 
+def mean_adjacency(skeleton: Skeleton) -> NDArray[np.float64]:
+    """Each joint with its neighbours in equal shares: A + I, rows divided by their sum (DiffHPE).
+
+    Not symmetric. Values are those of the float32 arithmetic of the release, widened.
+    """
+    loops = (skeleton.neighbours() + np.eye(skeleton.num_joints)).astype(np.float32)
+    return (loops / loops.sum(axis=1, keepdims=True)).astype(np.float64)
+
+
 def make_adjacency(skeleton: Skeleton, normalisation: Normalisation) -> NDArray[np.float64]:
     """The constant affinity by its name in a config: "row" (released) or "symmetric" (papers).
 
@@ -55,10 +69,6 @@ def make_adjacency(skeleton: Skeleton, normalisation: Normalisation) -> NDArray[
     if normalisation not in builders:
         raise ValueError(f"adjacency: expected one of {sorted(builders)}, got {normalisation!r}")
     return builders[normalisation](skeleton)
-
-
-def _xavier(fan_in: int, fan_out: int, gain: float = 1.414) -> Callable[..., Array]:
-    return uniform_init(gain * (6 / (fan_in + fan_out)) ** 0.5)
 
 
 def _sum_over_joints(S: Array, h: Array) -> Array:
@@ -112,7 +122,7 @@ class ModulatedGraphConv(nn.Module):
         joints, features, fan = self.skeleton.num_joints, self.features, x.shape[-1]
         # The bound PyTorch gives a (2, in, out) tensor: fans in*out and 2*out, not in and out.
         num_weights = 2 if self.modulated else 1
-        W = self.param("W", _xavier(fan * features, 2 * features), (num_weights, fan, features))
+        W = self.param("W", xavier_init(fan * features, 2 * features), (num_weights, fan, features))
         bias = self.param("bias", uniform_init(features**-0.5), (features,))
         S = self._affinity()
         if not self.modulated:
@@ -121,7 +131,7 @@ class ModulatedGraphConv(nn.Module):
         if self.modulation_init == "ones":
             M = self.param("M", nn.initializers.ones, (joints, features))
         else:
-            M = self.param("M", _xavier(joints, features), (joints, features))
+            M = self.param("M", xavier_init(joints, features), (joints, features))
         x, W, S, M, bias = nn.dtypes.promote_dtype(x, W, S, M, bias, dtype=self.dtype)
         diagonal = jnp.diag(S)
         own = _for_each_item(diagonal[:, None] * M, x) * (x @ W[0])

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax.nn.initializers import Initializer
 from numpy.typing import NDArray
 
 from posediff_jax.denoisers.hierarchy import ChildLayout, Walk, arrange_children, child_means
@@ -51,8 +52,8 @@ class Trunk(nn.Module):
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, tokens: Array, *, train: bool = False) -> Array:
-        """Tokens `(..., F, J, C)` to poses `(..., F, J, outputs)`."""
+    def __call__(self, tokens: Array, *, train: bool = False, head: bool = True) -> Array:
+        """Tokens `(..., F, J, C)` to poses `(..., F, J, outputs)`, or to what the head is given."""
         shared: dict[str, Any] = {"mlp_ratio": self.mlp_ratio, "dtype": self.dtype}
         spatial_norm = layer_norm(dtype=self.dtype, name="spatial_norm")
         temporal_norm = layer_norm(dtype=self.dtype, name="temporal_norm")
@@ -71,7 +72,7 @@ class Trunk(nn.Module):
             if i == 0 and self.hrtt and self.tree is not None:
                 children = arrange_children(child_means(x, self.tree), self.child_layout)
         x = layer_norm(epsilon=HEAD_EPSILON, dtype=self.dtype, name="head_norm")(x)
-        return Dense(self.outputs, dtype=self.dtype, name="head")(x)
+        return Dense(self.outputs, dtype=self.dtype, name="head")(x) if head else x
 
 
 class MixSTE(nn.Module):
@@ -85,6 +86,7 @@ class MixSTE(nn.Module):
       num_heads: Heads of each attention.
       drop_path: See `Trunk`.
       mlp_ratio: See `Trunk`.
+      visibility: Keypoints have a third channel, 1 for a joint that is seen.
       dtype: Compute type; None keeps the promoted type of input and parameters.
     """
 
@@ -95,6 +97,7 @@ class MixSTE(nn.Module):
     num_heads: int = 8
     drop_path: float = 0.1
     mlp_ratio: float = 2.0
+    visibility: bool = False
     dtype: jnp.dtype | None = None
 
     def setup(self) -> None:
@@ -117,10 +120,19 @@ class MixSTE(nn.Module):
         Raises:
           ValueError: Other joints, or another number of frames than the network has.
         """
-        check_window(keypoints, self.skeleton, self.num_frames, channels=2, name="keypoints")
+        return self.trunk(self._tokens(keypoints), train=train)
+
+    def features(self, keypoints: Array, *, train: bool = False) -> Array:
+        """What the linear head is given, `(..., F, J, C)`: DiffHPE conditions on it.
+
+        Arguments and errors as in `__call__`.
+        """
+        return self.trunk(self._tokens(keypoints), train=train, head=False)
+
+    def _tokens(self, keypoints: Array) -> Array:
+        check_keypoints(keypoints, self)
         tokens = self.embed(keypoints)
-        tokens = tokens + self.joint_positions.astype(tokens.dtype)
-        return self.trunk(tokens, train=train)
+        return tokens + self.joint_positions.astype(tokens.dtype)
 
 
 class SplitDense(nn.Module):
@@ -133,17 +145,21 @@ class SplitDense(nn.Module):
       second: Channels of the second.
       features: Output channels.
       dtype: Compute type; None keeps the promoted type of input and parameters.
+      shared: The inputs are added, not concatenated, so they have as many channels.
+      kernel_init: Start of the weight.
     """
 
     first: int
     second: int
     features: int
     dtype: jnp.dtype | None = None
+    shared: bool = False
+    kernel_init: Initializer = torch_kernel_init
 
     def setup(self) -> None:
         """One kernel and bias, as of a layer on all channels."""
-        fan_in = self.first + self.second
-        self.kernel = self.param("kernel", torch_kernel_init, (fan_in, self.features))
+        fan_in = self.first if self.shared else self.first + self.second
+        self.kernel = self.param("kernel", self.kernel_init, (fan_in, self.features))
         self.bias = self.param("bias", uniform_init(fan_in**-0.5), (self.features,))
 
     def __call__(self, x: Array, y: Array) -> Array:
@@ -159,7 +175,7 @@ class SplitDense(nn.Module):
 
     def of_second(self, y: Array) -> Array:
         """The part of the second input."""
-        y, kernel = nn.dtypes.promote_dtype(y, self.kernel[self.first :], dtype=self.dtype)
+        y, kernel = nn.dtypes.promote_dtype(y, self.kernel[-self.second :], dtype=self.dtype)
         return y @ kernel
 
 
@@ -202,11 +218,12 @@ class D3DPDenoiser(nn.Module):
     drop_path: float = 0.1
     mlp_ratio: float = 2.0
     num_timesteps: int = 1000
+    visibility: bool = False
     dtype: jnp.dtype | None = None
 
     def setup(self) -> None:
         """Builds the layers."""
-        self.embed = SplitDense(2, 3, self.width, dtype=self.dtype)
+        self.embed = SplitDense(2 + self.visibility, 3, self.width, dtype=self.dtype)
         shape = (self.skeleton.num_joints, self.width)
         self.joint_positions = self.param("joint_positions", nn.initializers.zeros, shape)
         self.time = TimeEmbedding(self.width, self.num_timesteps, dtype=self.dtype)
@@ -236,7 +253,7 @@ class D3DPDenoiser(nn.Module):
         Raises:
           ValueError: Other joints or frames than the network has.
         """
-        check_window(keypoints, self.skeleton, self.num_frames, channels=2, name="keypoints")
+        check_keypoints(keypoints, self)
         tokens = self.embed.of_first(keypoints)
         return tokens + self.joint_positions.astype(tokens.dtype)
 
@@ -314,6 +331,21 @@ def check_window(
             f"{skeleton.num_joints}, {channels}), got {shape}; cut or pad the clip with "
             "posediff_jax.data.windows, or build the network with another num_frames"
         )
+
+
+def check_keypoints(keypoints: Array, model: Any) -> None:
+    """`check_window` for the input of a network with or without a channel of visibility.
+
+    Raises:
+      ValueError: As `check_window`.
+    """
+    check_window(
+        keypoints,
+        model.skeleton,
+        model.num_frames,
+        channels=2 + model.visibility,
+        name="keypoints",
+    )
 
 
 def check_window_times(t: Array, x_t: Array) -> None:

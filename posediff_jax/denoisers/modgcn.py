@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 
 from posediff_jax.denoisers.graph import (
     GraphConv,
@@ -18,75 +17,15 @@ from posediff_jax.denoisers.graph import (
     Normalisation,
     ResidualBlock,
 )
-from posediff_jax.denoisers.layers import BatchNorm
+from posediff_jax.denoisers.grouped import GROUPS_16, GroupedNonLocalBlock, Groups, check_groups
 from posediff_jax.skeleton import Skeleton, check_joints
 from posediff_jax.types import Array
-
-Groups = tuple[tuple[int, ...], ...]
-
-# The pairs of the released code, for 16 joints.
-GROUPS_16: Groups = ((2, 3), (5, 6), (1, 4), (0, 7), (8, 9), (14, 15), (11, 12), (10, 13))
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "gt": {"width": 128, "modulation_init": "ones"},
     "benchmark": {"width": 384, "non_local": True, "dropout": 0.2},
     "grouped": {"width": 128, "modulation_init": "ones", "groups": GROUPS_16},
 }
-
-_kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-
-
-class GroupedNonLocalBlock(nn.Module):
-    """Concatenation attention from joints to groups of joints, added to its input.
-
-    The joints are put in the order of `groups`; phi and g are max-pooled over windows as long as
-    the first group (joints that fill no window are not attended to). With N pooled positions
-    f_ij = ReLU(w . [theta_i; phi_j]) / N, and the output is x + BN(W (f g)). The normalisation's
-    scale starts at zero, so the block starts as the identity.
-
-    Attributes:
-      groups: Each joint once; the released groups are pairs.
-      dtype: Compute type; None keeps the promoted type of input and parameters.
-    """
-
-    groups: Groups
-    dtype: jnp.dtype | None = None
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Array,
-        *,
-        train: bool = False,
-        mask: Array | None = None,
-        axis_name: str | None = None,
-    ) -> Array:
-        """`(..., J, C)` to the same shape.
-
-        Raises:
-          ValueError: C is odd, or the groups do not hold each of the J joints once.
-        """
-        channels = x.shape[-1]
-        if channels % 2:
-            raise ValueError(f"x: expected an even number of channels, got {channels}")
-        check_groups(self.groups, x.shape[-2])
-        order = np.concatenate(self.groups)
-        grouped = x[..., order, :]
-        size = len(self.groups[0])
-        theta = self._embed("theta", channels // 2)(grouped)
-        phi = _max_pool(self._embed("phi", channels // 2)(grouped), size)
-        g = _max_pool(self._embed("g", channels // 2)(grouped), size)
-        project = self.param("project", _vector_kaiming, (channels,)).astype(theta.dtype)
-        of_joint = theta @ project[: channels // 2]
-        of_group = phi @ project[channels // 2 :]
-        f = nn.relu(of_joint[..., :, None] + of_group[..., None, :]) / phi.shape[-2]
-        y = self._embed("out", channels)(f @ g)
-        norm = BatchNorm(scale_init=nn.initializers.zeros, name="bn")
-        y = norm(y, train=train, mask=mask, axis_name=axis_name)
-        return x + y[..., np.argsort(order), :]
-
-    def _embed(self, name: str, features: int) -> nn.Dense:
-        return nn.Dense(features, dtype=self.dtype, kernel_init=_kaiming_normal, name=name)
 
 
 class ModulatedGCN(nn.Module):
@@ -207,24 +146,3 @@ def modulated_gcn(variant: str, skeleton: Skeleton, **overrides: Any) -> Modulat
     if variant not in VARIANTS:
         raise ValueError(f"variant: expected one of {sorted(VARIANTS)}, got {variant!r}")
     return ModulatedGCN(skeleton, **{**VARIANTS[variant], **overrides})
-
-
-def check_groups(groups: Groups, num_joints: int) -> None:
-    """Checks that groups hold each joint once.
-
-    Raises:
-      ValueError: They do not, or the first group is empty.
-    """
-    if not groups or not groups[0] or sorted(sum(groups, ())) != list(range(num_joints)):
-        raise ValueError(f"groups: expected each of {num_joints} joints once, got {groups}")
-
-
-def _max_pool(x: Array, size: int) -> Array:
-    """Maximum over windows of `size` joints: `(..., J, C)` to `(..., J // size, C)`."""
-    windows = x.shape[-2] // size
-    x = x[..., : windows * size, :]
-    return x.reshape(*x.shape[:-2], windows, size, x.shape[-1]).max(axis=-2)
-
-
-def _vector_kaiming(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    return _kaiming_normal(key, (*shape, 1), dtype)[:, 0]

@@ -15,6 +15,7 @@ from posediff_jax.camera import intrinsics_vector
 from posediff_jax.data.scored import ScoredItems
 from posediff_jax.evaluation import metrics, oracle, protocols
 from posediff_jax.evaluation.calibration import coverage_error, crps, energy_score, truth_ranks
+from posediff_jax.evaluation.coherence import segment_std, symmetry_gap
 from posediff_jax.evaluation.levels import level_errors
 from posediff_jax.samplers.aggregate import (
     joint_spread,
@@ -22,7 +23,7 @@ from posediff_jax.samplers.aggregate import (
     medoid_pose,
     reprojection_pose,
 )
-from posediff_jax.skeleton import Skeleton
+from posediff_jax.skeleton import RELEASED_SEGMENTS, Skeleton
 from posediff_jax.types import Array, PoseBatch
 
 # Rules that give a pose, and what each needs beside the keypoints.
@@ -40,6 +41,7 @@ RULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 FRAME_METRICS: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
     {
         "mpjpe": metrics.mpjpe,
+        "rerooted_mpjpe": metrics.rerooted_mpjpe,
         "p_mpjpe": metrics.p_mpjpe,
         "n_mpjpe": metrics.n_mpjpe,
         "pck": metrics.pck,
@@ -54,7 +56,9 @@ class FrameScores(NamedTuple):
     Attributes:
       values: By rule, then metric: `(n,)`, metres or shares. PCK and AUC are over the 14 joints of
         `metrics.PCK_JOINTS` where the skeleton has them. A velocity error is NaN where nobody asked
-        for the frame before (windows of one frame, unless that is scored too; the first frame).
+        for the frame before (windows of one frame, unless that is scored too; the first frame). The
+        deviation of segments is that of a whole window in each of its frames, NaN where a window
+        runs over the end of its sequence or has a single frame.
       spread: Root mean square distance of the hypotheses to their mean, mean over joints, `(n,)`,
         metres.
       crps: Mean over coordinates of all joints but the root, `(n,)`, metres.
@@ -130,9 +134,15 @@ def score_items(
       official: Apply `protocols.diffupose_official` first, which USES the true depth of the root.
 
     Raises:
-      ValueError: Poses or (for `official`) roots are not known, or there are fewer batches of
-        hypotheses than of items.
+      ValueError: Poses or (for `official`) roots are not known, `official` for hidden joints, or
+        there are fewer batches of hypotheses than of items.
     """
+    occlusion = items.table.occlusion
+    if official and occlusion is not None and occlusion.hides:
+        raise ValueError(
+            "official: takes x and y of every joint from the keypoints, and some are hidden "
+            f"({occlusion.pattern!r})"
+        )
     if items.table.pose is None or (official and items.table.root is None):
         raise ValueError("items: expected sequences whose pose and root are known")
     parts, counts, scored = [], [], []
@@ -191,9 +201,12 @@ def _score_batch(
     target, root = jnp.asarray(batch.pose), skeleton.root
     joints = metrics.PCK_JOINTS.get(skeleton.name)
     frame_metrics = dict(FRAME_METRICS) | {
+        "rerooted_mpjpe": partial(metrics.rerooted_mpjpe, root=root),
         "pck": partial(metrics.pck, joints=joints),
         "auc": partial(metrics.auc, joints=joints),
     }
+    # A joint that nobody saw lies anywhere: it may not choose.
+    seen = (jnp.asarray(batch.confidence) > 0).astype(hypotheses.dtype)
     if official:
         hypotheses = _official(hypotheses, batch)
     poses = {
@@ -201,7 +214,9 @@ def _score_batch(
         "mean": mean_pose(hypotheses),
         "medoid": medoid_pose(hypotheses)[0],
         # With the root that fits the mean pose, not the true one as published.
-        "j_agg": reprojection_pose(hypotheses, batch.keypoints_px, batch.camera)[0],
+        "j_agg": reprojection_pose(hypotheses, batch.keypoints_px, batch.camera, confidence=seen)[
+            0
+        ],
         "j_best": oracle.best_joints(hypotheses, target)[0],
     }
     by_metric = {
@@ -219,6 +234,8 @@ def _score_batch(
     }
     index = oracle.best_hypothesis(by_metric["mpjpe"])[1]
     poses["p_best"] = oracle.take_hypothesis(hypotheses, index)
+    for rule, pose in poses.items():
+        values[rule] |= _coherence(pose, batch.mask, skeleton)
     others = np.delete(np.arange(target.shape[-2]), root)
     free, truth = hypotheses[..., others, :], target[..., others, :]
     return {
@@ -231,6 +248,22 @@ def _score_batch(
         "energy": energy_score(free, truth).mean(axis=-1),
         "ranks": truth_ranks(free, truth),
     }
+
+
+def _coherence(pose: Array, mask: Array, skeleton: Skeleton) -> dict[str, Array]:
+    """Figures `(B, F)` by both lists of segments; NaN where there is no such list."""
+    figures = {}
+    # A shorter window would seem steadier than it is.
+    whole = jnp.all(jnp.asarray(mask) > 0, axis=1, keepdims=True) & (pose.shape[1] > 1)
+    for bones, suffix in (("official", ""), ("anatomical", "_anatomical")):
+        gap = steadiness = jnp.full(pose.shape[:2], jnp.nan, pose.dtype)
+        if bones == "anatomical" or skeleton.name in RELEASED_SEGMENTS:
+            gap = symmetry_gap(pose, skeleton, bones=bones)
+            deviation = segment_std(pose, skeleton, bones=bones)[:, None]
+            steadiness = jnp.where(whole, deviation, jnp.full_like(gap, jnp.nan))
+        figures[f"symmetry_gap{suffix}"] = gap
+        figures[f"segment_std{suffix}"] = steadiness
+    return figures
 
 
 def _official(hypotheses: Array, batch: PoseBatch) -> Array:

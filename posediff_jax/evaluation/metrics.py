@@ -2,7 +2,8 @@
 
 Poses are metres, `(..., J, 3)`; who is averaged with whom is decided in `evaluation.protocols`.
 `predicted` and `target` broadcast, so hypotheses `(B, H, F, J, 3)` meet a target `(B, 1, F, J, 3)`.
-No metric moves the root: centre poses with `geometry.root_center` first where a protocol does so.
+No metric but `rerooted_mpjpe` moves the root: centre poses with `geometry.root_center` first where
+a protocol does so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from types import MappingProxyType
 import jax.numpy as jnp
 import numpy as np
 
-from posediff_jax.geometry import check_pose_pair, procrustes_align, safe_norm
+from posediff_jax.geometry import check_pose_pair, procrustes_align, root_center, safe_norm
 from posediff_jax.types import Array
 
 # What each number rests on, for reports: an aligned metric takes more from the truth than the pose
@@ -20,6 +21,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "joint_error": ("ground truth",),
         "mpjpe": ("ground truth",),
+        "rerooted_mpjpe": ("ground truth",),
         "p_mpjpe": ("ground truth", "ground-truth rotation, scale and position"),
         "n_mpjpe": ("ground truth", "ground-truth scale"),
         "mpjve": ("ground truth",),
@@ -76,6 +78,28 @@ def mpjpe(predicted: Array, target: Array) -> Array:
       ValueError: Shapes do not fit.
     """
     return jnp.mean(joint_error(predicted, target), axis=-1)
+
+
+def rerooted_mpjpe(predicted: Array, target: Array, *, root: int = 0) -> Array:
+    """MPJPE after the predicted root is moved to the true one. Needs ground truth.
+
+    What DiffHPE's text says of its protocol 1; its code takes `mpjpe` of root-relative targets
+    without moving anything, so that the error of the predicted root counts. The two agree for
+    systems that put the root to the origin.
+
+    Args:
+      predicted: `(..., J, 3)`, metres.
+      target: `(..., J, 3)`, metres.
+      root: Index of the root joint.
+
+    Returns:
+      `(...)`, metres.
+
+    Raises:
+      ValueError: Shapes do not fit.
+    """
+    check_pose_pair(predicted, target)
+    return mpjpe(root_center(predicted, root=root), root_center(target, root=root))
 
 
 def p_mpjpe(predicted: Array, target: Array, *, allow_reflection: bool = False) -> Array:

@@ -4,33 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posediff_jax.geometry import bones_from_pose, safe_norm
+from posediff_jax.evaluation.coherence import symmetry_gap
+from posediff_jax.geometry import safe_norm
 from posediff_jax.skeleton import Skeleton, check_joints
 from posediff_jax.types import Array
 
 NEEDS = ("a set of real poses",)
-
-
-def bone_asymmetry(poses: Array, skeleton: Skeleton) -> Array:
-    """Mean difference between the lengths of a left bone and its right partner.
-
-    Args:
-      poses: `(..., J, 3)`, metres.
-      skeleton: Says which bones are partners.
-
-    Returns:
-      `(...)`, metres; 0 for a body with two equal sides.
-
-    Raises:
-      ValueError: `poses` does not fit the skeleton.
-    """
-    lengths, _ = bones_from_pose(poses, skeleton)
-    ends = [child for child, _ in skeleton.bones]
-    left, right = (
-        lengths[..., np.array([ends.index(j) for j in side])]
-        for side in (skeleton.left, skeleton.right)
-    )
-    return jnp.mean(jnp.abs(left - right), axis=-1)
 
 
 def nearest_shape(poses: Array, reference: Array, *, chunk: int = 64) -> Array:
@@ -89,8 +68,8 @@ def plausibility(poses: Array, unseen: Array, skeleton: Skeleton) -> dict[str, f
     if len(unseen) < 2:
         raise ValueError(f"unseen: expected at least two poses, got {len(unseen)}")
     figures = {
-        "asymmetry": bone_asymmetry(poses, skeleton),
-        "asymmetry_real": bone_asymmetry(unseen, skeleton),
+        "asymmetry": symmetry_gap(poses, skeleton, bones="anatomical"),
+        "asymmetry_real": symmetry_gap(unseen, skeleton, bones="anatomical"),
         "to_real": nearest_shape(poses, unseen),
         "to_generated": nearest_shape(unseen, poses),
         "real_to_real": nearest_shape(unseen[::2], unseen[1::2]),

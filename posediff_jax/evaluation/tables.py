@@ -10,13 +10,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from posediff_jax.evaluation import coherence, metrics
 from posediff_jax.evaluation.hypotheses import RULES, FrameScores
-from posediff_jax.evaluation.metrics import NEEDS
 from posediff_jax.evaluation.protocols import action_means
 
 # Printed in millimetres; the others are shares, printed in percent.
-LENGTHS = ("mpjpe", "p_mpjpe", "n_mpjpe", "mpjve")
+ERRORS = ("mpjpe", "rerooted_mpjpe", "p_mpjpe", "n_mpjpe", "mpjve")
+COHERENCE = tuple(coherence.NEEDS)
+LENGTHS = (*ERRORS, *COHERENCE)
 METRICS = (*LENGTHS, "pck", "auc")
+_NEEDS = {**metrics.NEEDS, **coherence.NEEDS}
+_COMPARED = (*ERRORS, "pck", "auc")
 
 # Column heads of the papers' Human3.6M tables, in their order.
 _SHORT: Mapping[str, str] = MappingProxyType(
@@ -85,7 +89,7 @@ def summarise(
         "calibration": calibration,
         "needs": {
             "rules": {rule: list(RULES[rule]) for rule in rules},
-            "metrics": {metric: list(NEEDS[metric]) for metric in METRICS},
+            "metrics": {metric: list(_NEEDS[metric]) for metric in METRICS},
         },
         "units": {
             "rules": {metric: "mm" if metric in LENGTHS else "percent" for metric in METRICS},
@@ -116,7 +120,9 @@ def print_summary(
     console = Console(width=200)
     for metric in by_group:
         _print_groups(console, summary, metric, title)
-    _print_metrics(console, summary, title)
+    several = f"H = {summary['num_hypotheses']}"
+    _print_metrics(console, summary, f"{title}: mean over groups, {several}", _COMPARED)
+    _print_metrics(console, summary, f"{title}: coherence, mean over groups, {several}", COHERENCE)
     _print_levels(console, summary, title)
     _print_calibration(console, summary)
     if summary["num_failed"]:
@@ -166,16 +172,15 @@ def _print_groups(console: Console, summary: Mapping[str, Any], metric: str, tit
     console.print(table)
 
 
-def _print_metrics(console: Console, summary: Mapping[str, Any], title: str) -> None:
-    table = Table(
-        title=f"{title}: mean over groups, H = {summary['num_hypotheses']}",
-        caption=_caption(summary, METRICS),
-    )
+def _print_metrics(
+    console: Console, summary: Mapping[str, Any], title: str, metrics: Sequence[str]
+) -> None:
+    table = Table(title=title, caption=_caption(summary, metrics))
     table.add_column("rule", no_wrap=True)
-    for metric in METRICS:
+    for metric in metrics:
         table.add_column(f"{_head(metric)} ({_unit(metric)})", justify="right", no_wrap=True)
     for rule, figures in summary["rules"].items():
-        table.add_row(_rule_head(summary, rule), *(_text(figures[m]["mean"]) for m in METRICS))
+        table.add_row(_rule_head(summary, rule), *(_text(figures[m]["mean"]) for m in metrics))
     console.print(table)
 
 
@@ -217,10 +222,9 @@ def _rule_head(summary: Mapping[str, Any], rule: str) -> str:
     return f"{rule} ({'ORACLE' if oracle else 'needs'}: {', '.join(needs)})"
 
 
-def _caption(summary: Mapping[str, Any], metrics: Any) -> str:
-    return "; ".join(
-        f"{_head(m)} needs {', '.join(summary['needs']['metrics'][m])}" for m in metrics
-    )
+def _caption(summary: Mapping[str, Any], metrics: Sequence[str]) -> str:
+    needs = summary["needs"]["metrics"]
+    return "; ".join(f"{_head(m)} needs {', '.join(needs[m]) or 'nothing'}" for m in metrics)
 
 
 def _head(metric: str) -> str:

@@ -154,6 +154,34 @@ def diffupose_flops(
     return layers + (embeddings + attention if non_local else 0)
 
 
+def diffhpe_flops(
+    num_frames: int, num_joints: int, width: int, *, num_blocks: int = 16, num_pools: int = 8
+) -> int:
+    """FLOPs of one evaluation of `DiffHPEDenoiser` on one window, condition and steps encoded.
+
+    The products of its blocks and of the two output layers: of a graph layer the two of each joint
+    and the sum over joints, of the attention phi, g, the sum over pools and the way back. Left out
+    are the projection of the noisy pose, and theta, of which a product with one vector is left.
+
+    Args:
+      num_frames: F.
+      num_joints: J.
+      width: C.
+      num_blocks: Residual blocks.
+      num_pools: Pooled positions of the attention; 0 without it.
+
+    >>> diffhpe_flops(27, 17, 64) // 10**6
+    541
+    """
+    tokens = num_frames * num_joints
+    mapped = 2 * 2 * tokens * width * (num_frames + width)
+    gathered = 2 * 2 * num_joints * tokens * width
+    half = width // 2
+    attention = 3 * 2 * tokens * width * half + 2 * num_pools * tokens * half if num_pools else 0
+    gates = 2 * 2 * tokens * width * 2 * width
+    return num_blocks * (mapped + gathered + attention + gates) + 2 * tokens * width * (width + 3)
+
+
 def score_mlp_flops(num_joints: int, width: int, *, num_blocks: int = 2) -> int:
     """FLOPs of one evaluation of `ScoreMLP` on one pose.
 

@@ -34,7 +34,7 @@ from posediff_jax.types import Variables
 Network = MixSTE | D3DPDenoiser | DDHPoseDenoiser
 # Tables are stored with an axis of size 1 for the batch.
 TABLE = Layout(lambda a: a[0], lambda a: a[None])
-PREFIXES = ("module.", "pose_estimator.", "dir_bone_estimator.")
+PREFIXES = ("module.", "pose_estimator.", "dir_bone_estimator.", "model.")
 
 
 def load_mixste(state_dict: Mapping[str, Any], model: MixSTE | D3DPDenoiser) -> dict[str, Any]:
@@ -42,8 +42,8 @@ def load_mixste(state_dict: Mapping[str, Any], model: MixSTE | D3DPDenoiser) -> 
 
     Args:
       state_dict: Content of a checkpoint file, its `model_pos`, or the network's own state dict;
-        NumPy values. `module.`, `pose_estimator.` and `dir_bone_estimator.` are stripped, the
-        diffusion's constants left out.
+        NumPy values. `module.`, `pose_estimator.`, `dir_bone_estimator.` and DiffHPE's `model.` are
+        stripped, the diffusion's constants left out.
       model: The network, with the frames, width and depth of the weights.
 
     Returns:

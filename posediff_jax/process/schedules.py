@@ -93,7 +93,11 @@ def schedule_from_betas(betas: ArrayLike, *, dtype: DTypeLike = np.float32) -> S
 
 
 def cosine_schedule(
-    num_timesteps: int, *, offset: float = 0.008, dtype: DTypeLike = np.float32
+    num_timesteps: int,
+    *,
+    offset: float = 0.008,
+    max_beta: float = 0.999,
+    dtype: DTypeLike = np.float32,
 ) -> Schedule:
     """The cosine schedule of Nichol and Dhariwal (2021), DiffuPose's default.
 
@@ -103,16 +107,19 @@ def cosine_schedule(
     Args:
       num_timesteps: T.
       offset: s.
+      max_beta: Upper end of the clip; DiffHPE has 0.5.
       dtype: Type of the stored tables.
 
     Raises:
-      ValueError: `num_timesteps` is below 1.
+      ValueError: `num_timesteps` is below 1, or `max_beta` outside (0, 1).
     """
     _check_num_timesteps(num_timesteps)
+    if not 0 < max_beta < 1:
+        raise ValueError(f"max_beta: expected a value in (0, 1), got {max_beta}")
     i = np.arange(num_timesteps + 1, dtype=np.float64)
     g = np.cos((i / num_timesteps + offset) / (1 + offset) * np.pi / 2) ** 2
     abar = g / g[0]
-    return schedule_from_betas(np.clip(1 - abar[1:] / abar[:-1], 0, 0.999), dtype=dtype)
+    return schedule_from_betas(np.clip(1 - abar[1:] / abar[:-1], 0, max_beta), dtype=dtype)
 
 
 def linear_schedule(num_timesteps: int, *, dtype: DTypeLike = np.float32) -> Schedule:
@@ -132,6 +139,34 @@ def linear_schedule(num_timesteps: int, *, dtype: DTypeLike = np.float32) -> Sch
     return schedule_from_betas(
         np.linspace(0.1 / num_timesteps, 20 / num_timesteps, num_timesteps), dtype=dtype
     )
+
+
+def power_schedule(
+    num_timesteps: int,
+    *,
+    beta_start: float,
+    beta_end: float,
+    power: int = 1,
+    dtype: DTypeLike = np.float32,
+) -> Schedule:
+    """Variances whose root of order `power` rises linearly; DiffHPE's "linear" (1) and "quad" (2).
+
+    Args:
+      num_timesteps: T.
+      beta_start: First variance.
+      beta_end: Last variance.
+      power: Order of the root.
+      dtype: Type of the stored tables.
+
+    Raises:
+      ValueError: `num_timesteps` is below 1, or a variance outside (0, 1).
+    """
+    _check_num_timesteps(num_timesteps)
+    for name, beta in (("beta_start", beta_start), ("beta_end", beta_end)):
+        if not 0 < beta < 1:
+            raise ValueError(f"{name}: expected a value in (0, 1), got {beta}")
+    start, end = beta_start ** (1 / power), beta_end ** (1 / power)
+    return schedule_from_betas(np.linspace(start, end, num_timesteps) ** power, dtype=dtype)
 
 
 def make_schedule(name: str, num_timesteps: int, *, dtype: DTypeLike = np.float32) -> Schedule:

@@ -2,7 +2,9 @@
 
 A sampler knows the update rule only. What the network predicts, how its estimate is clipped and
 what it is conditioned on are bound in `predict` (see `posediff_jax.types.PredictFn`). The state is
-any pytree, for one item or for a batch; callers vmap, pmap and jit.
+any pytree, for one item or for a batch; callers vmap, pmap and jit. Instead of a vmap a caller may
+pass a key per chain, `(P,)`, and a state whose leaves have a leading axis of chains: each chain
+draws what it would draw alone, and the network sees all of them as one batch.
 """
 
 from collections.abc import Callable
@@ -22,6 +24,7 @@ def sample_ddpm(
     x_init: PyTree,
     *,
     schedule: Schedule,
+    last_steps: int | None = None,
     noise: PyTree | None = None,
     return_trajectory: bool = False,
 ) -> SampleResult:
@@ -30,21 +33,22 @@ def sample_ddpm(
     x_{t-1} = c1_t x0_hat + c2_t x_t + [t > 0] sqrt(posterior variance) z
 
     Args:
-      key: Random key; unused where `noise` is given.
+      key: Random key, or one per chain; unused where `noise` is given.
       predict: Bound denoiser.
       x_init: Start state, standard normal; a pytree of arrays of any shape.
       schedule: Tables of the process.
-      noise: Normals z to use in place of drawn ones, `(T, ...)` per leaf in the order of the loop
-        (first t = T - 1); the last is multiplied by zero.
+      last_steps: K: only the last K steps, t = K - 1 to 0, from a state given as `x_init`.
+      noise: Normals z to use in place of drawn ones, `(T, ...)` (or `(K, ...)`) per leaf in the
+        order of the loop (first t = T - 1); the last is multiplied by zero.
       return_trajectory: Also return the state after each step, `(T, ...)` per leaf.
 
     Returns:
       The final state, and the trajectory if asked for.
 
     Raises:
-      ValueError: `noise` does not match `x_init` and T.
+      ValueError: `last_steps` out of range, or `noise` does not match `x_init` and T.
     """
-    num_steps = schedule.num_timesteps
+    num_steps = _steps_left(schedule, last_steps)
     _check_noise(noise, x_init, num_steps)
     # Nothing is added at t = 0.
     scale = jnp.exp(0.5 * jnp.asarray(schedule.posterior_log_variance_clipped)).at[0].set(0)
@@ -57,7 +61,7 @@ def sample_ddpm(
         return x, (x if return_trajectory else None)
 
     times = np.arange(num_steps)[::-1].astype(np.int32)
-    randomness = jax.random.split(key, num_steps) if noise is None else noise
+    randomness = _step_keys(key, num_steps) if noise is None else noise
     xs = (jnp.asarray(times), scale[times], randomness)
     samples, trajectory = jax.lax.scan(step, x_init, xs)
     return SampleResult(samples=samples, trajectory=trajectory)
@@ -72,6 +76,7 @@ def sample_ddim(
     num_steps: int,
     eta: float = 0.0,
     rederive: bool = True,
+    last_steps: int | None = None,
     noise: PyTree | None = None,
     return_trajectory: bool = False,
     record: Callable[[Prediction], PyTree] | None = None,
@@ -84,7 +89,7 @@ def sample_ddim(
     `rederive` are this package's convention, not the authors'.
 
     Args:
-      key: Random key; unused where `noise` is given or `eta` is 0.
+      key: Random key, or one per chain; unused where `noise` is given or `eta` is 0.
       predict: Bound denoiser.
       x_init: Start state, standard normal; a pytree of arrays of any shape.
       schedule: Tables of the process.
@@ -92,6 +97,7 @@ def sample_ddim(
       eta: 0 gives the deterministic sampler, 1 the variance of DDPM.
       rederive: Compute eps_hat from the (clipped) x0_hat, not from the network. Without clipping
         both are the same.
+      last_steps: K: a sub-grid of the last K steps, from a state given as `x_init`.
       noise: Normals z to use in place of drawn ones, `(num_steps, ...)` per leaf.
       return_trajectory: Also return the state after each step, `(num_steps, ...)` per leaf.
       record: Reads off each prediction what to return as `records`, steps first.
@@ -100,11 +106,11 @@ def sample_ddim(
       The final state, and the trajectory and records if asked for.
 
     Raises:
-      ValueError: `num_steps` or `eta` out of range, or `noise` does not match.
+      ValueError: `num_steps`, `last_steps` or `eta` out of range, or `noise` does not match.
     """
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"eta: expected a value in [0, 1], got {eta}")
-    times = ddim_times(schedule.num_timesteps, num_steps)
+    times = ddim_times(_steps_left(schedule, last_steps), num_steps)
     _check_noise(noise, x_init, num_steps)
     signal, direction, sigma = _ddim_coefficients(schedule, times, eta)
     stochastic = eta > 0
@@ -123,7 +129,7 @@ def sample_ddim(
         kept = None if record is None else record(prediction)
         return new, (new if return_trajectory else None, kept)
 
-    randomness = jax.random.split(key, num_steps) if noise is None else noise
+    randomness = _step_keys(key, num_steps) if noise is None else noise
     xs = (jnp.asarray(times[:-1]), signal, direction, sigma, randomness)
     samples, (trajectory, records) = jax.lax.scan(step, x_init, xs)
     return SampleResult(samples=samples, trajectory=trajectory, records=records)
@@ -153,8 +159,24 @@ def _ddim_coefficients(
     return jnp.sqrt(after), jnp.sqrt(jnp.maximum(1 - after - sigma**2, 0)), sigma
 
 
+def _steps_left(schedule: Schedule, last_steps: int | None) -> int:
+    T = schedule.num_timesteps
+    if last_steps is not None and not 1 <= last_steps <= T:
+        raise ValueError(f"last_steps: expected 1 to {T} (T), got {last_steps}")
+    return T if last_steps is None else last_steps
+
+
+def _step_keys(key: Array, num_steps: int) -> Array:
+    """Keys of the steps, `(N,)`, or `(N, P)` for a key per chain."""
+    if key.ndim == 0:
+        return jax.random.split(key, num_steps)
+    return jax.vmap(lambda k: jax.random.split(k, num_steps), out_axes=1)(key)
+
+
 def _draw(key: Array, like: PyTree) -> PyTree:
     """Standard normals shaped like the state, with a key of its own for each leaf."""
+    if key.ndim:
+        return jax.vmap(_draw)(key, like)
     leaves, structure = jax.tree.flatten(like)
     keys = jax.random.split(key, len(leaves))
     normals = [jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]

@@ -3,13 +3,24 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from posediff_jax.systems import d3dp, ddhpose, diffupose, mixste, modgcn, residual_mlp, zedo
+from posediff_jax.systems import (
+    d3dp,
+    ddhpose,
+    diffhpe,
+    diffupose,
+    mixste,
+    modgcn,
+    residual_mlp,
+    zedo,
+)
 from posediff_jax.systems.base import System as System
 from posediff_jax.types import Variables
 
 SYSTEMS: dict[str, Callable[..., System]] = {
     "d3dp": d3dp.from_config,
     "ddhpose": ddhpose.from_config,
+    "diffhpe_2d": diffhpe.from_config_2d,
+    "diffhpe_wrapper": diffhpe.from_config_wrapper,
     "diffupose": diffupose.from_config,
     "mixste": mixste.from_config,
     "modgcn": modgcn.from_config,
@@ -21,7 +32,7 @@ SYSTEMS: dict[str, Callable[..., System]] = {
 # What a config may hold; a section that it leaves out has the defaults of its options.
 SECTIONS = ("model", "process", "loss", "sampler")
 OTHERS = (
-    *("system", "skeleton", "seed", "num_hypotheses"),
+    *("system", "skeleton", "seed", "num_hypotheses", "frozen"),
     *("data", "optimizer", "ema", "training", "evaluation"),
 )
 

@@ -27,6 +27,7 @@ from posediff_jax.systems.windows import (
     bind_denoise,
     check_sampler,
     joint_distance,
+    network_input,
     read_network,
     read_process,
     run_ddim,
@@ -102,7 +103,11 @@ def bind_predict(
 
 def _init(model: D3DPDenoiser, key: Array) -> dict[str, Any]:
     window = (1, model.num_frames, model.skeleton.num_joints)
-    inputs = jnp.zeros((*window, 2)), jnp.zeros((*window, 3)), jnp.zeros(1, jnp.int32)
+    inputs = (
+        jnp.zeros((*window, 2 + model.visibility)),
+        jnp.zeros((*window, 3)),
+        jnp.zeros(1, jnp.int32),
+    )
     return dict(model.init(key, *inputs))
 
 
@@ -119,6 +124,7 @@ def _loss(
     axis_name: str | None = None,
 ) -> tuple[Array, Aux]:
     pose, keypoints = training_pair(batch, model.skeleton)
+    keypoints = network_input(keypoints, batch, model)
     draw = jax.vmap(partial(draw_target, schedule=schedule))
     depth_keys, t, noise = draw(item_keys(key, batch.index), pose)
     x_t = jnp.clip(q_sample(schedule, pose, t, noise), -clip, clip)

@@ -234,7 +234,8 @@ def _init(model: DDHPoseDenoiser, key: Array) -> dict[str, Any]:
     noisy: Any = jnp.zeros((*window, 3))
     if model.disentangled_input:
         noisy = Bones(noisy, jnp.zeros((*window, 1)))
-    return dict(model.init(key, jnp.zeros((*window, 2)), noisy, jnp.zeros(1, jnp.int32)))
+    keypoints = jnp.zeros((*window, 2 + model.visibility))
+    return dict(model.init(key, keypoints, noisy, jnp.zeros(1, jnp.int32)))
 
 
 def _loss(
@@ -250,6 +251,7 @@ def _loss(
     axis_name: str | None = None,
 ) -> tuple[Array, Aux]:
     pose, keypoints = training_pair(batch, model.skeleton)
+    keypoints = windows.network_input(keypoints, batch, model)
     tree = bone_tree(model.skeleton)
     draw: Any = _draw_target if model.disentangled_input else d3dp.draw_target
     depth_keys, t, noise = jax.vmap(partial(draw, schedule=schedule))(

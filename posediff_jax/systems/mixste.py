@@ -6,7 +6,7 @@ A deterministic system to compare with, trained on three weighted terms.
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +21,8 @@ from posediff_jax.systems.base import System
 from posediff_jax.systems.losses import masked_mean, training_pair
 from posediff_jax.types import Array, Aux, PoseBatch, SampleResult, Variables
 
+Position = Literal["distance", "squared"]
+
 # Released weights: elbows and wrists count most, then knees and ankles, then head and shoulders.
 JOINT_WEIGHTS: dict[str, tuple[float, ...]] = {
     "h36m_17": (1, 1, 2.5, 2.5, 1, 2.5, 2.5, 1, 1, 1, 1.5, 1.5, 4, 4, 1.5, 4, 4)
@@ -33,11 +35,14 @@ class LossOptions(windows.LossOptions):
 
     Attributes:
       joint_weights: "mixste", the released weights of joints, or "uniform".
+      position: "distance", the mean joint distance, or "squared", the mean squared coordinate on
+        which DiffHPE retrains MixSTE, without weights and the two terms below.
       smoothness_weight: Factor of the squared velocity of the prediction, 0 to switch it off.
       velocity_weight: Factor of the velocity error.
     """
 
     joint_weights: str = "mixste"
+    position: Position = "distance"
     smoothness_weight: float = 0.5
     velocity_weight: float = 2.0
 
@@ -98,10 +103,13 @@ def joint_weights(name: str, skeleton: Skeleton) -> np.ndarray:
     return np.asarray(JOINT_WEIGHTS[skeleton.name], np.float64)
 
 
-def loss_terms(output: Array, pose: Array, weights: np.ndarray) -> dict[str, Array]:
+def loss_terms(
+    output: Array, pose: Array, weights: np.ndarray, *, position: Position = "distance"
+) -> dict[str, Array]:
     """The three terms of the released loss.
 
-    "position": mean of w_j |p_j - y_j| over joints, `(..., F)`. "smoothness": mean of
+    "position": mean of w_j |p_j - y_j| over joints, `(..., F)`; if it is to be "squared", of
+    w_j (p_j - y_j)^2 over joints and coordinates. "smoothness": mean of
     w_j (p_j,t+1 - p_j,t)^2 over joints and coordinates. "velocity": mean distance of the two
     velocities of a joint. The last two have one number per pair of frames, `(..., F - 1)`.
 
@@ -109,12 +117,15 @@ def loss_terms(output: Array, pose: Array, weights: np.ndarray) -> dict[str, Arr
       output: Predicted poses, `(..., F, J, 3)`, metres.
       pose: Targets, likewise.
       weights: From `joint_weights`, `(J,)`.
+      position: "distance" or "squared".
     """
     output = output.astype(jnp.promote_types(output.dtype, jnp.float32))
     share = jnp.asarray(weights, output.dtype)
     ours, target = (x[..., 1:, :, :] - x[..., :-1, :, :] for x in (output, pose))
+    error = output - pose
+    square = jnp.mean(error**2, axis=-1)
     return {
-        "position": jnp.mean(share * safe_norm(output - pose), axis=-1),
+        "position": jnp.mean(share * (safe_norm(error) if position == "distance" else square), -1),
         "smoothness": jnp.mean(share[:, None] * ours**2, axis=(-2, -1)),
         "velocity": jnp.mean(safe_norm(ours - target), axis=-1),
     }
@@ -127,7 +138,8 @@ def total_loss(terms: Mapping[str, Array], options: LossOptions) -> Array:
 
 
 def _init(model: MixSTE, key: Array) -> dict[str, Any]:
-    return dict(model.init(key, jnp.zeros((1, model.num_frames, model.skeleton.num_joints, 2))))
+    window = (1, model.num_frames, model.skeleton.num_joints)
+    return dict(model.init(key, jnp.zeros((*window, 2 + model.visibility))))
 
 
 def _loss(
@@ -142,9 +154,10 @@ def _loss(
     axis_name: str | None = None,
 ) -> tuple[Array, Aux]:
     pose, keypoints = training_pair(batch, model.skeleton)
+    keypoints = windows.network_input(keypoints, batch, model)
     keys = item_keys(key, batch.index)
     output = windows.apply_windows(keys, model, variables, keypoints, train=train)
-    per_frame = loss_terms(output, pose, weights)
+    per_frame = loss_terms(output, pose, weights, position=options.position)
     # A velocity counts where both of its frames do.
     pairs = jnp.minimum(batch.mask[:, 1:], batch.mask[:, :-1])
     masks = {"position": batch.mask, "smoothness": pairs, "velocity": pairs}
@@ -172,7 +185,8 @@ def _sample(
         )
     skeleton = model.skeleton
     check_joints(batch.keypoints, skeleton, channels=2, name="batch.keypoints")
-    pair = windows.mirrored_pair(batch.keypoints, skeleton, mirrored=options.flip)
+    keypoints = windows.network_input(batch.keypoints, batch, model)
+    pair = windows.mirrored_pair(keypoints, skeleton, mirrored=options.flip)
     output: Any = model.apply(variables, pair)
     wide = output.astype(jnp.promote_types(output.dtype, jnp.float32))
     pose = windows.average_pair(wide, skeleton)

@@ -29,6 +29,7 @@ class ModelOptions:
     """The section `model` of a config; see `D3DPDenoiser` for the fields.
 
     Attributes:
+      visibility: Show the network which joints are seen (confidence above 0) in a third channel.
       dtype: Compute type; parameters, softmax, norms, sampler state and loss stay float32.
     """
 
@@ -38,6 +39,7 @@ class ModelOptions:
     num_heads: int = 8
     drop_path: float = 0.1
     mlp_ratio: float = 2.0
+    visibility: bool = False
     dtype: str = "float32"
 
 
@@ -163,8 +165,16 @@ def bind_denoise(
     return denoise
 
 
+def network_input(keypoints: Array, batch: PoseBatch, model: Any) -> Array:
+    """What a network sees of `(..., J, 2)` keypoints: with `visibility` a third channel, 0 or 1."""
+    if not model.visibility:
+        return keypoints
+    seen = jnp.asarray(batch.confidence)[..., None] > 0
+    return jnp.concatenate([keypoints, seen.astype(keypoints.dtype)], axis=-1)
+
+
 def mirrored_pair(keypoints: Array, skeleton: Skeleton, *, mirrored: bool) -> Array:
-    """`(..., F, J, 2)` to `(2, ...)` with the mirror image behind it, or `(1, ...)` without."""
+    """`(..., F, J, C)` to `(2, ...)` with the mirror image behind it, or `(1, ...)` without."""
     return jnp.stack([keypoints, flip(keypoints, skeleton)] if mirrored else [keypoints])
 
 
@@ -229,7 +239,8 @@ def sample_windows(
       ValueError: Keypoints of another skeleton, or errors as in `fan_out`.
     """
     check_joints(batch.keypoints, model.skeleton, channels=2, name="batch.keypoints")
-    pair = mirrored_pair(batch.keypoints, model.skeleton, mirrored=options.flip)
+    keypoints = network_input(batch.keypoints, batch, model)
+    pair = mirrored_pair(keypoints, model.skeleton, mirrored=options.flip)
     encoded = jnp.moveaxis(model.apply(variables, pair, method="encode"), 0, 1)
     poses = fan_out(
         item_keys(key, batch.index),

@@ -17,6 +17,8 @@ from posediff_jax.training.metrics_log import read_metrics as read_metrics
 from posediff_jax.training.optimizers import OptimizerOptions as OptimizerOptions
 from posediff_jax.training.optimizers import learning_rate_schedule as learning_rate_schedule
 from posediff_jax.training.optimizers import make_optimizer as make_optimizer
+from posediff_jax.training.optimizers import make_plateau as make_plateau
+from posediff_jax.training.plateau import Plateau as Plateau
 from posediff_jax.training.state import TrainState as TrainState
 from posediff_jax.training.state import create_state as create_state
 from posediff_jax.training.state import eval_variables as eval_variables

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import math
 import os
 import signal
@@ -24,6 +25,7 @@ from posediff_jax.training.checkpoint_files import CheckpointInfo, plain_config
 from posediff_jax.training.checkpoints import FOLDER, CheckpointStore, check_skeleton
 from posediff_jax.training.ema import EmaOptions
 from posediff_jax.training.metrics_log import MetricsLog
+from posediff_jax.training.plateau import Plateau, feed
 from posediff_jax.training.progress import TrainingProgress
 from posediff_jax.training.state import TrainState, create_state, eval_variables
 from posediff_jax.training.step import make_train_step, stream_key
@@ -55,6 +57,7 @@ def train(
     eval_every: int = 0,
     evaluate: EvaluateFn | None = None,
     select_on: str | None = None,
+    plateau: Plateau | None = None,
     max_seconds: float | None = None,
     progress: bool = True,
     devices: Sequence[jax.Device] | None = None,
@@ -86,6 +89,8 @@ def train(
       evaluate: Called with the variables to use (averaged if the recipe averages), which are valid
         until it returns; returns figures by name.
       select_on: The figure that decides which checkpoint is best, lower is better.
+      plateau: The rule of an optimiser of schedule "plateau", fed after the evaluations of
+        `eval_every` and no others: what interrupts a run must not count for it.
       max_seconds: Stop, saved, after this time in this call.
       progress: Whether to show progress on standard error.
       devices: All devices of the run; default all there are.
@@ -101,6 +106,11 @@ def train(
       OSError: A checkpoint could not be written.
     """
     _check_options(num_steps, log_every, save_every, eval_every, evaluate, select_on)
+    if plateau is not None and not eval_every:
+        raise ValueError(
+            "eval_every: the schedule 'plateau' needs evaluations, expected at least 1 and "
+            f"held-out data, got {eval_every}"
+        )
     key = stream_key(seed, "init")
     state = replicate(create_state(key, system, optimizer, ema=ema is not None), devices)
     store = CheckpointStore(Path(workdir) / FOLDER) if workdir is not None else None
@@ -128,7 +138,9 @@ def train(
         terminated = stack.enter_context(_sigterm_noted(store is not None))
         record = _Record(store, log, config, metadata, select_on)
         if evaluate is not None and owed:
-            record.evaluation(start, evaluate, state)
+            figures = record.evaluation(start, evaluate, state)
+            if plateau is not None and _due(start, eval_every):
+                state = _fed(state, plateau, figures)
             record.save(state)
         batches = iter(batches_fn(start)) if start < num_steps else iter(())
         for step in range(start + 1, num_steps + 1):
@@ -145,7 +157,9 @@ def train(
             due = step == num_steps or (not leave and (late or _due(step, eval_every)))
             evaluated = evaluate is not None and due
             if evaluate is not None and evaluated:
-                record.evaluation(step, evaluate, state)
+                figures = record.evaluation(step, evaluate, state)
+                if plateau is not None and _due(step, eval_every):
+                    state = _fed(state, plateau, figures)
             if evaluated or last or _due(step, save_every):
                 record.save(state)
             if last:
@@ -154,6 +168,15 @@ def train(
         print(f"SIGTERM: saved step {step}; the same command resumes there", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM)
     return state
+
+
+def _fed(state: TrainState, plateau: Plateau, figures: Mapping[str, float]) -> TrainState:
+    if plateau.watch not in figures:
+        raise ValueError(f"plateau: expected one of {sorted(figures)}, got {plateau.watch!r}")
+    figure = np.asarray(figures[plateau.watch], np.float32)
+    if jax.process_count() > 1:
+        figure = multihost_utils.broadcast_one_to_all(figure)
+    return dataclasses.replace(state, opt_state=feed(state.opt_state, plateau, float(figure)))
 
 
 def _due(step: int, every: int) -> bool:
@@ -311,7 +334,7 @@ class _Record:
         if self._log is not None:
             self._log.write(step, "train", {**means, "steps_per_second": rate})
 
-    def evaluation(self, step: int, evaluate: EvaluateFn, state: TrainState) -> None:
+    def evaluation(self, step: int, evaluate: EvaluateFn, state: TrainState) -> Mapping[str, float]:
         """Evaluates, writes the result, and keeps it for the checkpoint of this step."""
         self._read()
         self._results = evaluate(eval_variables(state))
@@ -321,6 +344,7 @@ class _Record:
             )
         if self._log is not None:
             self._log.write(step, "eval", self._results)
+        return self._results
 
     def save(self, state: TrainState) -> None:
         """Writes a checkpoint, unless something in the state is not finite."""

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import optax
 
 from posediff_jax.config import read_options
+from posediff_jax.training.plateau import Plateau, scale_by_plateau
 from posediff_jax.types import Array, PyTree
 
 OPTIMIZERS = ("adam", "adamw")
-SCHEDULES = ("constant", "cosine", "exponential")
+SCHEDULES = ("constant", "cosine", "exponential", "plateau")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +26,15 @@ class OptimizerOptions:
       betas: Decay rates of the two moments.
       eps: Added to the root of the second moment.
       weight_decay: See `name`; applies to every parameter.
-      schedule: "constant", "cosine" (to 0 at the end of the run), or "exponential" (times
-        `decay_rate` after each epoch).
+      schedule: "constant", "cosine" (to 0 at the end of the run), "exponential" (times
+        `decay_rate` after each epoch), or "plateau" (falls when evaluations stop getting better,
+        see `Plateau` for this and the next five; the defaults are those of the DiffHPE release,
+        whose text says patience of 50 epochs where its code halves the rate after 60).
+      watch: The figure of the evaluations that the plateau is about.
+      factor: What the plateau multiplies the rate by.
+      patience: Evaluations without gain.
+      threshold: Least relative gain.
+      min_learning_rate: Where the plateau stops.
       decay_rate: Factor per epoch of the exponential schedule.
       warmup_steps: Updates over which the rate rises linearly; the first has rate 0.
       clip_norm: Largest global norm of the gradient; 0 leaves gradients alone.
@@ -39,6 +47,11 @@ class OptimizerOptions:
     eps: float = 1e-8
     weight_decay: float = 0.0
     schedule: str = "constant"
+    watch: str = "loss"
+    factor: float = 0.5
+    patience: int = 11
+    threshold: float = 0.1
+    min_learning_rate: float = 0.0
     decay_rate: float = 1.0
     warmup_steps: int = 0
     clip_norm: float = 0.0
@@ -49,11 +62,20 @@ class OptimizerOptions:
         _check_choice("schedule", self.schedule, SCHEDULES)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas: expected two numbers in [0, 1), got {self.betas}")
-        for field in ("learning_rate", "eps", "weight_decay", "warmup_steps", "clip_norm"):
+        positive = ("learning_rate", "eps", "weight_decay", "warmup_steps", "clip_norm")
+        for field in (*positive, "patience", "min_learning_rate"):
             if not getattr(self, field) >= 0:
                 raise ValueError(f"optimizer.{field}: expected >= 0, got {getattr(self, field)}")
         if not self.decay_rate > 0:
             raise ValueError(f"optimizer.decay_rate: expected more than 0, got {self.decay_rate}")
+        if not 0 < self.factor < 1:
+            raise ValueError(f"optimizer.factor: expected between 0 and 1, got {self.factor}")
+        if not 0 <= self.threshold < 1:
+            raise ValueError(f"optimizer.threshold: expected 0 to below 1, got {self.threshold}")
+        if self.schedule == "plateau" and not self.learning_rate > 0:
+            raise ValueError(
+                f"optimizer.learning_rate: 'plateau' needs more than 0, got {self.learning_rate}"
+            )
         if self.accumulate_steps < 1:
             raise ValueError(
                 f"optimizer.accumulate_steps: expected at least 1, got {self.accumulate_steps}"
@@ -89,7 +111,10 @@ def make_optimizer(
     parts.append(optax.scale_by_adam(*options.betas, eps=options.eps))
     if options.weight_decay and not coupled:
         parts.append(optax.add_decayed_weights(options.weight_decay))
-    optimizer = optax.chain(*parts, optax.scale_by_learning_rate(schedule))
+    parts.append(optax.scale_by_learning_rate(schedule))
+    if options.schedule == "plateau":
+        parts.append(scale_by_plateau())
+    optimizer = optax.chain(*parts)
     if options.accumulate_steps == 1:
         return optimizer
     # The default accumulator is float32 whatever the gradients are.
@@ -98,10 +123,22 @@ def make_optimizer(
     return every.gradient_transformation()
 
 
+def make_plateau(config: Mapping[str, Any]) -> Plateau | None:
+    """What the loop feeds with evaluations; None for a config of another schedule.
+
+    Args and errors as in `make_optimizer`.
+    """
+    options = read_options(OptimizerOptions, config, where="optimizer")
+    if options.schedule != "plateau":
+        return None
+    fields = (field.name for field in dataclasses.fields(Plateau))
+    return Plateau(**{name: getattr(options, name) for name in fields})
+
+
 def learning_rate_schedule(
     config: Mapping[str, Any], *, steps_per_epoch: int = 0, num_steps: int = 0
 ) -> optax.Schedule:
-    """The learning rate as a function of the number of earlier updates.
+    """The learning rate as a function of the number of earlier updates, before any plateau.
 
     Args and errors as in `make_optimizer`.
     """

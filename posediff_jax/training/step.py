@@ -10,6 +10,7 @@ import optax
 from posediff_jax.parallel import AXIS
 from posediff_jax.systems.base import System
 from posediff_jax.training.ema import EmaOptions, update_ema
+from posediff_jax.training.plateau import plateau_scale
 from posediff_jax.training.state import TrainState
 from posediff_jax.types import Array, PyTree
 
@@ -102,7 +103,7 @@ def _train_step(
         new = dataclasses.replace(new, ema=_averaged(ema, new, earlier))
     metrics = {**metrics, "loss": loss, "grad_norm": optax.tree.norm(grads)}
     if schedule is not None:
-        metrics["learning_rate"] = schedule(earlier)
+        metrics["learning_rate"] = schedule(earlier) * plateau_scale(state.opt_state)
     return new, metrics
 
 

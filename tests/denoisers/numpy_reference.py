@@ -71,17 +71,15 @@ def non_local(p, stats, x, *, train=False):
     return x + batch_norm(p["bn"], stats["bn"], y, train=train)
 
 
-def grouped_non_local(p, stats, groups, x):
-    """Attention from joints to groups, entry by entry."""
+def grouped_non_local(p, stats, groups, x, *, pools=None):
+    """Attention from joints to groups, entry by entry; pools are positions in the groups' order."""
     order = [j for group in groups for j in group]
     size = len(groups[0])
     z = x[..., order, :]
     theta, phi, g = (z @ p[n]["kernel"] + p[n]["bias"] for n in ("theta", "phi", "g"))
-    N = len(order) // size
-    phi, g = (
-        np.stack([a[..., n * size : (n + 1) * size, :].max(-2) for n in range(N)], -2)
-        for a in (phi, g)
-    )
+    N = len(order) // size if pools is None else len(pools)
+    pools = pools or [range(n * size, (n + 1) * size) for n in range(N)]
+    phi, g = (np.stack([a[..., list(pool), :].max(-2) for pool in pools], -2) for a in (phi, g))
     f = np.zeros((*z.shape[:-1], N))
     for i in range(len(order)):
         for n in range(N):

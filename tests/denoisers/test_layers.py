@@ -145,3 +145,28 @@ class TestBatchNorm:
             state["batch_stats"]["var"], exact_state["batch_stats"]["var"], rtol=1e-6
         )
         np.testing.assert_allclose(np.asarray(y, np.float32), exact, rtol=0.01, atol=0.01)
+
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_another_axis_may_be_normalised(self, masked):
+        """As if that axis were the last; padding counts out for each of its entries apart."""
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(4, 3, 5, 2)).astype(np.float32)
+        mask = np.ones((1, 3, 5), np.float32)
+        if masked:
+            mask[0, 1, 3:] = mask[0, :, 0] = 0
+        norm = BatchNorm(axis=1)
+        variables = norm.init(jax.random.key(0), x)
+        assert variables["params"]["scale"].shape == (3,)
+        options = {"train": True, "mask": mask, "mutable": ["batch_stats"]}
+        y, moved = norm.apply(variables, x, **options)
+        for frame in range(3):
+            kept = x[:, frame, mask[0, frame] > 0]
+            expected = (x[:, frame] - kept.mean()) / np.sqrt(kept.var() + 1e-5)
+            np.testing.assert_allclose(y[:, frame], expected, atol=1e-5)
+            stats = moved["batch_stats"]
+            np.testing.assert_allclose(stats["mean"][frame], 0.1 * kept.mean(), atol=1e-6)
+            unbiased = 0.9 + 0.1 * kept.var(ddof=1)
+            np.testing.assert_allclose(stats["var"][frame], unbiased, rtol=1e-5)
+        still = norm.apply(moved | {"params": variables["params"]}, x)
+        mean, var = (stats[n][None, :, None, None] for n in ("mean", "var"))
+        np.testing.assert_allclose(still, (x - mean) / np.sqrt(var + 1e-5), atol=1e-5)

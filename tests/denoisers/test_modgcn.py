@@ -1,16 +1,10 @@
 """Modulated-GCN: its variants against NumPy, their published size, and errors."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posediff_jax.denoisers.modgcn import (
-    GROUPS_16,
-    GroupedNonLocalBlock,
-    ModulatedGCN,
-    modulated_gcn,
-)
+from posediff_jax.denoisers.modgcn import ModulatedGCN, modulated_gcn
 from posediff_jax.skeleton import H36M_16, H36M_17, HUMANEVA_15
 from tests.denoisers import numpy_reference as reference
 from tests.denoisers.test_graph import run
@@ -55,48 +49,6 @@ def test_modulation_starts_at_one_in_gt_only():
         params = model.init(jax.random.key(0), keypoints(16))["params"]
         assert np.all(params["gconv_input"]["conv"]["M"] == 1) == starts_at_one
         assert np.all(params["gconv_output"]["M"] == 1) == starts_at_one
-
-
-class TestGroupedNonLocalBlock:
-    x = np.random.default_rng(2).normal(size=(2, 3, 16, 6))
-    block = GroupedNonLocalBlock(GROUPS_16)
-
-    def test_against_numpy(self):
-        variables = reference.random_variables(self.block, self.x)
-        p, stats = variables["params"], variables["batch_stats"]
-        expected = reference.grouped_non_local(p, stats, GROUPS_16, self.x)
-        np.testing.assert_allclose(run(self.block, variables, self.x), expected, atol=1e-12)
-
-    def test_starts_as_the_identity(self):
-        variables = jax.jit(self.block.init)(jax.random.key(0), self.x)
-        y, _ = self.block.apply(variables, self.x, train=True, mutable=["batch_stats"])
-        np.testing.assert_array_equal(y, self.x.astype(np.float32))
-
-    def test_initial_values_are_kaiming_normal(self):
-        params = jax.jit(self.block.init)(jax.random.key(0), jnp.zeros((1, 16, 400)))["params"]
-        for kernel, fan_in in (
-            *((params[n]["kernel"], 400) for n in ("theta", "phi", "g")),
-            (params["out"]["kernel"], 200),
-            (params["project"], 400),
-        ):
-            deviation = np.sqrt(2 / fan_in)
-            np.testing.assert_allclose(np.std(kernel), deviation, rtol=0.1)
-            # A normal distribution that is not cut off at two deviations.
-            assert np.abs(kernel).max() > 2.3 * deviation
-        assert all(np.all(params[n]["bias"] == 0) for n in ("theta", "phi", "g", "out"))
-
-    def test_the_order_of_groups_does_not_matter(self):
-        """Pooled groups are a set; only who shares one counts."""
-        variables = reference.random_variables(self.block, self.x)
-        other = GroupedNonLocalBlock(tuple(reversed(GROUPS_16)))
-        np.testing.assert_allclose(
-            run(other, variables, self.x), run(self.block, variables, self.x), atol=1e-12
-        )
-
-    @pytest.mark.parametrize("groups", [GROUPS_16[:-1], (*GROUPS_16, (0,)), ()])
-    def test_groups_must_hold_each_joint_once(self, groups):
-        with pytest.raises(ValueError, match="groups: expected each of 16 joints once"):
-            GroupedNonLocalBlock(groups).init(jax.random.key(0), self.x)
 
 
 def test_errors():

@@ -5,7 +5,9 @@ import pytest
 
 from posediff_jax.camera import intrinsics_vector
 from posediff_jax.data import ScoredViews, procedural_motion, scored_items, virtual_views
+from posediff_jax.data.occlusion import Occlusion
 from posediff_jax.evaluation import metrics
+from posediff_jax.evaluation.coherence import segment_std, symmetry_gap
 from posediff_jax.evaluation.hypotheses import RULES, score_items
 from posediff_jax.evaluation.protocols import diffupose_official
 from posediff_jax.samplers.aggregate import reprojection_pose
@@ -117,7 +119,9 @@ def test_windows_and_batches_do_not_matter(scores, length, batch_size):
     other = run(length=length, batch_size=batch_size)
     for rule, values in scores.values.items():
         for name, value in values.items():
-            np.testing.assert_allclose(other.values[rule][name], value, atol=1e-5, err_msg=name)
+            # The deviation of segments is that of a window.
+            if not name.startswith("segment_std"):
+                np.testing.assert_allclose(other.values[rule][name], value, atol=1e-5, err_msg=name)
     for field in ("spread", "crps", "energy", "rank_counts", "sequence", "frame", "action"):
         np.testing.assert_allclose(getattr(other, field), getattr(scores, field), atol=1e-6)
 
@@ -168,6 +172,45 @@ def test_frames_without_an_answer_are_counted_and_left_out():
     nothing = (np.full_like(hypotheses_of(b.pose), np.nan) for b, _ in items.batches(6))
     with pytest.raises(ValueError, match="values: expected a frame with finite hypotheses"):
         score_items(items, nothing, batch_size=6).calibration()
+
+
+@pytest.mark.parametrize("suffix", ["", "_anatomical"])
+def test_coherence_of_whole_windows(suffix):
+    """Windows of 4 frames: the last two frames of each sequence are in one that runs over."""
+    values = run(step=2, length=4, batch_size=4).values["mean"]
+    bones = "anatomical" if suffix else "official"
+    poses = SAMPLES.mean(axis=1).reshape(3, 6, 17, 3)
+    gap = np.asarray(symmetry_gap(poses, H36M_17, bones=bones))[:, ::2]
+    np.testing.assert_allclose(values[f"symmetry_gap{suffix}"], gap.ravel(), atol=1e-6)
+    deviation = np.asarray(segment_std(poses[:, :4], H36M_17, bones=bones))
+    expected = np.stack([deviation, deviation, np.full(3, np.nan)], axis=1)
+    np.testing.assert_allclose(values[f"segment_std{suffix}"], expected.ravel(), atol=1e-6)
+
+
+def test_one_frame_has_no_deviation_of_segments(scores):
+    assert np.isnan(scores.values["mean"]["segment_std"]).all()
+
+
+def test_rerooted_error(scores):
+    pose = SAMPLES.mean(axis=1)
+    moved = pose - pose[:, :1]
+    expected = np.linalg.norm(moved - TRUTH, axis=-1).mean(axis=-1)
+    np.testing.assert_allclose(scores.values["mean"]["rerooted_mpjpe"], expected, atol=1e-6)
+
+
+def test_a_hidden_joint_does_not_choose():
+    """J-Agg gives it the hypothesis that fits the joints that are seen."""
+    items = scored_items(scored(1), length=6, occlusion=Occlusion("random", 0.5))
+    batch, _ = next(items.batches(3))
+    hypotheses = hypotheses_of(batch.pose)
+    found = score_items(items, [hypotheses], batch_size=3).values["j_agg"]["mpjpe"]
+    seen = (batch.confidence > 0).astype(np.float32)
+    assert 0.3 < seen.mean() < 0.7
+    pose, _ = reprojection_pose(hypotheses, batch.keypoints_px, batch.camera, confidence=seen)
+    expected = np.linalg.norm(np.asarray(pose) - batch.pose, axis=-1).mean(axis=-1)
+    np.testing.assert_allclose(found, expected.ravel(), atol=1e-5)
+    with pytest.raises(ValueError, match=r"official: .* some are hidden \('random'\)"):
+        score_items(items, [hypotheses], batch_size=3, official=True)
 
 
 def test_official_uses_the_depth_of_the_root():

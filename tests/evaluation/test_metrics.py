@@ -14,7 +14,14 @@ from scipy.spatial.transform import Rotation
 from posediff_jax.evaluation import metrics
 from posediff_jax.skeleton import H36M_17, MPI_INF_3DHP_17
 
-PAIRWISE = [metrics.mpjpe, metrics.p_mpjpe, metrics.n_mpjpe, metrics.pck, metrics.auc]
+PAIRWISE = [
+    metrics.mpjpe,
+    metrics.rerooted_mpjpe,
+    metrics.p_mpjpe,
+    metrics.n_mpjpe,
+    metrics.pck,
+    metrics.auc,
+]
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +45,13 @@ def distances(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
 def test_joint_error_and_mpjpe_equal_numpy(poses: tuple[np.ndarray, np.ndarray]) -> None:
     np.testing.assert_allclose(metrics.joint_error(*poses), distances(*poses), rtol=1e-12)
     np.testing.assert_allclose(metrics.mpjpe(*poses), distances(*poses).mean(-1), rtol=1e-12)
+
+
+def test_rerooted_mpjpe_moves_the_root(poses: tuple[np.ndarray, np.ndarray]) -> None:
+    predicted, target = poses
+    moved = predicted - predicted[..., 4:5, :] + target[..., 4:5, :]
+    expected = distances(moved, target).mean(-1)
+    np.testing.assert_allclose(metrics.rerooted_mpjpe(*poses, root=4), expected, rtol=1e-12)
 
 
 def test_mpjpe_has_a_gradient_where_joints_are_exact() -> None:

@@ -49,6 +49,14 @@ def test_shares_are_percent():
     assert summary()["units"]["rules"]["pck"] == "percent"
 
 
+def test_coherence_is_millimetres():
+    found = summary(symmetry_gap=[0.01] * 5, segment_std=[0.002, np.nan, np.nan, np.nan, 0.004])
+    figures = found["rules"]["mean"]
+    assert found["units"]["rules"]["segment_std"] == "mm"
+    assert figures["symmetry_gap"]["mean"] == pytest.approx(10)
+    assert figures["segment_std"]["groups"] == pytest.approx({"Directions": 4, "Sitting": 2})
+
+
 def test_levels_are_means_over_groups():
     first, second = summary()["levels"]["mean"]
     assert first["groups"] == pytest.approx({"Directions": 100, "Sitting": 200, "SittingDown": 100})
@@ -104,6 +112,9 @@ def test_the_tables_mark_oracles(capsys):
     assert "j_agg (needs: camera)" in text
     assert all(name in text for name in ("Dir.", "Sit", "SitD.", "a method: P-MPJPE (mm)"))
     assert "calibration of 2 hypotheses" in text
+    assert "a method: coherence, mean over groups, H = 2" in text
+    assert "SYMMETRY-GAP needs nothing" in text
+    assert "SEGMENT-STD needs several frames" in text
     assert "a method: MPJPE (mm) by level" in text
     assert "533.3" in text
     assert "460.0" in text

@@ -1,17 +1,26 @@
-"""Configs of MixSTE, D3DP and DDHPose: all variants build, the tiny ones train and are scored."""
+"""Configs of the window networks: all variants build, the tiny ones train and are scored."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+import posediff_jax
 from experiments import evaluate, train
+from experiments.data import complete_occlusion, load_test, load_training
+from posediff_jax.calibration import default_camera
+from posediff_jax.data import batches
 from posediff_jax.systems import make_system
-from posediff_jax.training import make_optimizer
+from posediff_jax.training import load_variables, make_optimizer
 from tests import fakes
 
+MOTION = {"kind": "procedural", "train_clips": 14, "test_clips": 2, "heldout_every": 14}
 ROOT = Path(__file__).parents[2]
-SYSTEMS = ("mixste", "d3dp", "ddhpose")
+SYSTEMS = ("mixste", "d3dp", "ddhpose", "diffhpe_2d", "diffhpe_wrapper")
 
 
 def module(name):
@@ -36,7 +45,7 @@ def test_every_variant_builds(name, arg):
     make_system(config)
     make_optimizer(config.optimizer, steps_per_epoch=10, num_steps=config.training.num_steps)
     assert config.data.frames == config.model.num_frames
-    assert config.optimizer.weight_decay == 0.1
+    assert config.optimizer.weight_decay == (1e-6 if "diffhpe" in f"{name}:{arg}" else 0.1)
 
 
 def test_an_unknown_variant_is_named():
@@ -44,10 +53,36 @@ def test_an_unknown_variant_is_named():
         module("ddhpose_cmu").get_config("tiny,huge")
 
 
-def run(name, workdir, num_hypotheses, *, windows="side", **data):
+@pytest.mark.parametrize("data", ["cmu", "h36m"])
+def test_the_published_recipe_of_diffhpe(data):
+    flat, wrapped = (module(f"diffhpe_{form}_{data}").get_config() for form in ("2d", "wrapper"))
+    for config, rate, dropout in (
+        (flat, 8.083464402314577e-4, 0.032),
+        (wrapped, 2.701385346296177e-4, 0.2703806090969092),
+    ):
+        model, optimizer = config.model, config.optimizer
+        assert (model.num_frames, model.width, model.num_blocks) == (27, 64, 16)
+        assert (config.process.num_timesteps, config.process.beta_end) == (50, 0.5)
+        assert (optimizer.learning_rate, optimizer.weight_decay) == (rate, 1e-6)
+        assert (model.dropout, config.training.batch_size) == (dropout, 200)
+        assert (config.sampler.name, config.evaluation.num_hypotheses) == ("ddpm", 5)
+        # Held-out training subjects choose the checkpoint.
+        assert config.data.get("heldout_subjects") or config.data.heldout_every
+    lifter = module(f"mixste_{data}").get_config("diffhpe").model
+    expected = (lifter.num_frames, lifter.width, lifter.depth, lifter.num_heads)
+    model = wrapped.model
+    sizes = (model.num_frames, model.lifter_width, model.lifter_depth, model.lifter_heads)
+    assert sizes == expected
+    long = module(f"diffhpe_2d_{data}").get_config("frames243")
+    assert long.model.num_frames == 243
+
+
+def run(name, workdir, num_hypotheses, *, lifter="", windows="side", **data):
     """Trains the tiny variant on other data, and scores it."""
     config = module(name).get_config("tiny").unlock()
     config.data.update(data)
+    if lifter:
+        config.frozen.checkpoint = str(lifter)
     state = train.run(config.lock(), workdir)
     assert int(state.step) == config.training.num_steps
     return evaluate.run(
@@ -55,19 +90,121 @@ def run(name, workdir, num_hypotheses, *, windows="side", **data):
     )
 
 
+MOTION = {"kind": "procedural", "train_clips": 14, "test_clips": 2, "heldout_every": 14}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", [s for s in SYSTEMS if s != "diffhpe_wrapper"])
 def test_tiny_trains_and_is_scored(system, tmp_path):
     several = 1 if system == "mixste" else 3
-    motion = {"kind": "procedural", "train_clips": 14, "test_clips": 2, "heldout_every": 14}
     how = {"mixste": "causal", "d3dp": "blend"}.get(system, "side")
-    summary = run(f"{system}_cmu", tmp_path, several, windows=how, **motion)
+    summary = run(f"{system}_cmu", tmp_path, several, windows=how, **MOTION)
     assert summary["system"] == system
     assert summary["windows"] == how
     assert len(summary["levels"]["mean"]) == 5
     # Scored every 12th frame, causal windows ask for the one before too.
     assert summary["rules"]["mean"]["mpjve"]["frames"] > 0
     assert (tmp_path / "figures.json").exists()
+
+
+def hiding(pattern):
+    config = module("mixste_cmu").get_config(f"tiny,occluded_{pattern},visibility").unlock()
+    config.data.update(MOTION)
+    return config.lock()
+
+
+@pytest.mark.parametrize("pattern", ["random", "consecutive_frames", "none"])
+def test_a_config_hides_joints_in_training_and_in_scoring(pattern):
+    """Of 9 frames `consecutive_frames` hides one; held-out frames look like those of the test."""
+    config = hiding(pattern)
+    data = load_training(config)
+    trained = next(batches(data.train, batch_size=40))
+    (scored, _), (heldout, _) = (next(i.batches(8)) for i in (load_test(config), data.heldout))
+    for found in (trained, scored, heldout):
+        hidden = found.confidence == 0
+        expected = {"none": 0, "random": 0.2, "consecutive_frames": 1 / 9}[pattern]
+        assert abs(hidden.mean() - expected) < 0.1
+        assert (found.keypoints[hidden] == 0).all()
+
+
+def test_a_config_is_completed_for_the_checkpoint():
+    section = complete_occlusion(hiding("random")).data.occlusion
+    assert section.to_dict() == {
+        "pattern": "random",
+        "rate": 0.2,
+        "span": 0,
+        "draw": "exact",
+        "starts": "official",
+        "missing": "zero_screen",
+    }
+    plain = module("mixste_cmu").get_config("tiny")
+    assert complete_occlusion(plain) is plain
+
+
+@pytest.mark.parametrize(
+    ("stored", "pattern", "expected"),
+    [
+        ({"pattern": "random", "rate": 0.3}, "", {"pattern": "random", "rate": 0.3}),
+        (None, "random", 0.2),
+        ({"pattern": "random", "rate": 0.3}, "consecutive_leg", 0.4),
+        ({"pattern": "random"}, "none", 0.0),
+        (None, "none", None),
+    ],
+)
+def test_a_checkpoint_may_be_scored_with_other_joints_hidden(stored, pattern, expected):
+    data = ConfigDict({"frames": 9} | ({} if stored is None else {"occlusion": stored}))
+    found = evaluate.hide(data, pattern).get("occlusion")
+    if isinstance(expected, float):
+        assert (found.pattern, found.rate, found.missing) == (pattern, expected, "zero_screen")
+    else:
+        assert (None if found is None else found.to_dict()) == expected
+    assert data.get("occlusion") == (None if stored is None else ConfigDict(stored))
+
+
+@pytest.mark.parametrize("pattern", ["", "random"])
+def test_a_checkpoint_of_another_convention_is_not_scored(pattern):
+    data = ConfigDict({"occlusion": {"pattern": "random", "missing": "mean_pose"}})
+    with pytest.raises(ValueError, match=r"occlusion\.missing: expected one of .*'mean_pose'"):
+        evaluate.hide(data, pattern)
+
+
+@pytest.mark.slow
+def test_trained_with_hidden_joints_scored_and_used(tmp_path):
+    train.run(hiding("random"), tmp_path)
+    summaries = [evaluate.run(tmp_path, occlusion=o) for o in ("", "none", "consecutive_frames")]
+    hidden = [s["data"]["occlusion"]["pattern"] for s in summaries]
+    assert hidden == ["random", "none", "consecutive_frames"]
+    errors = [s["rules"]["mean"]["mpjpe"]["frames"] for s in summaries]
+    assert len(set(errors)) == 3
+    assert summaries[0]["rules"]["mean"]["segment_std"]["mean"] > 0
+    assert (tmp_path / "evaluation_unseen_H1_occlusion-none.json").is_file()
+    lifter = posediff_jax.load(tmp_path)
+    keypoints = np.random.default_rng(0).uniform(100, 900, (12, 17, 2))
+    confidence = np.ones((12, 17))
+    confidence[4:7, 3] = 0
+    lifted = lifter(
+        keypoints,
+        camera=default_camera((1000, 1000)),
+        key=jax.random.key(0),
+        confidence=confidence,
+        num_hypotheses=1,
+    )
+    assert np.isfinite(lifted.pose).all()
+
+
+@pytest.mark.slow
+def test_a_wrapper_is_trained_on_a_lifter_and_scored_without_it(tmp_path):
+    below, above = tmp_path / "lifter", tmp_path / "wrapper"
+    run("mixste_cmu", below, 1, **MOTION)
+    trained, _ = load_variables(below)
+    (below / "checkpoints").rename(tmp_path / "moved")
+    run("diffhpe_wrapper_cmu", above, 3, lifter=tmp_path / "moved", **MOTION)
+    held, _ = load_variables(above)
+    kept, given = held["frozen"]["lifter"]["trunk"], trained["params"]["trunk"]
+    for name in ("frame_positions", "spatial_norm"):
+        jax.tree.map(np.testing.assert_array_equal, kept[name], given[name])
+    shutil.rmtree(tmp_path / "moved")
+    assert evaluate.run(above, num_hypotheses=2, out=tmp_path / "again.json")["num_hypotheses"] == 2
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from posediff_jax.process.schedules import (
     cosine_schedule,
     linear_schedule,
     make_schedule,
+    power_schedule,
     schedule_from_betas,
 )
 
@@ -126,3 +127,29 @@ def test_other_bad_schedules_are_refused():
         cosine_schedule(0)
     with pytest.raises(ValueError, match=r"schedule: expected one of \['cosine', 'linear'\]"):
         make_schedule("sigmoid", 100)
+
+
+class TestDiffHPE:
+    """Its tables are compared with the authors' by tests.parity."""
+
+    def test_the_cap_of_the_cosine_schedule(self):
+        betas = cosine_schedule(50, max_beta=0.5, dtype=np.float64).betas
+        np.testing.assert_array_equal(betas[-3:], 0.5)
+        assert betas[-4] < 0.5
+
+    def test_roots_rise_linearly(self):
+        schedule = power_schedule(5, beta_start=0.01, beta_end=0.25, power=2, dtype=np.float64)
+        np.testing.assert_allclose(np.sqrt(schedule.betas), [0.1, 0.2, 0.3, 0.4, 0.5])
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"beta_start": 0.0, "beta_end": 0.5}, r"beta_start: expected a value in \(0, 1\)"),
+            ({"beta_start": 0.1, "beta_end": 1.0}, r"beta_end: .*got 1.0"),
+        ],
+    )
+    def test_variances_out_of_range(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            power_schedule(5, **options)
+        with pytest.raises(ValueError, match=r"max_beta: expected a value in \(0, 1\), got 1"):
+            cosine_schedule(5, max_beta=1.0)

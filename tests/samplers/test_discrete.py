@@ -95,6 +95,57 @@ def test_rederive_matters_only_where_x0_is_clipped():
     assert jnp.abs(run(0.5, True) - run(0.5, False)).max() > 1e-2
 
 
+def keyed_per_chain(sample):
+    keys = jax.random.split(jax.random.key(3), 4)
+    x = jax.random.normal(jax.random.key(0), (4, 5))
+    return sample(keys, x), jnp.stack([sample(k, row) for k, row in zip(keys, x, strict=True)])
+
+
+@pytest.mark.parametrize("eta", [None, 1.0])
+def test_a_key_per_chain_draws_what_each_chain_draws_alone(eta):
+    schedule = cosine_schedule(6)
+    predict = gaussian_denoiser(schedule)
+
+    def sample(key, x):
+        if eta is None:
+            return sample_ddpm(key, predict, x, schedule=schedule).samples
+        options = {"schedule": schedule, "num_steps": 3, "eta": eta}
+        return sample_ddim(key, predict, x, **options).samples
+
+    together, alone = keyed_per_chain(sample)
+    np.testing.assert_allclose(together, alone, rtol=1e-6)
+
+
+def test_the_last_steps_go_on_where_the_first_ones_stopped():
+    schedule = cosine_schedule(8)
+    predict = gaussian_denoiser(schedule)
+    x = jax.random.normal(jax.random.key(0), (5,))
+    noise = jax.random.normal(jax.random.key(1), (8, 5))
+    key, given = jax.random.key(2), {"schedule": schedule, "return_trajectory": True}
+    whole = sample_ddpm(key, predict, x, noise=noise, **given)
+    start = whole.trajectory[4]
+    rest = sample_ddpm(key, predict, start, noise=noise[5:], last_steps=3, **given)
+    np.testing.assert_allclose(rest.trajectory, whole.trajectory[5:], rtol=1e-6)
+    ddim = sample_ddim(
+        key, predict, start, num_steps=3, eta=1.0, last_steps=3, noise=noise[5:], **given
+    )
+    # With all of the steps and an eta of 1 both are the same sampler.
+    np.testing.assert_allclose(ddim.samples, rest.samples, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("last_steps", [0, 9])
+def test_last_steps_out_of_range(last_steps):
+    schedule = cosine_schedule(8)
+    with pytest.raises(ValueError, match=f"last_steps: expected 1 to 8 .*got {last_steps}"):
+        sample_ddpm(
+            jax.random.key(0),
+            gaussian_denoiser(schedule),
+            jnp.zeros(2),
+            schedule=schedule,
+            last_steps=last_steps,
+        )
+
+
 def test_one_step_returns_the_estimate_of_x0():
     schedule = cosine_schedule(100)
     x0, eps = jnp.full((3,), 0.3), jnp.array([-1.0, 0.0, 1.0])

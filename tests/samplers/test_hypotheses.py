@@ -30,6 +30,17 @@ def test_chunks_change_nothing(max_chains):
     np.testing.assert_allclose(run(4, max_chains=max_chains), run(4), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("max_chains", [0, 7, 20, 64])
+def test_chains_may_be_run_as_one_batch(max_chains):
+    def draw_all(keys, items):
+        assert keys.shape == items["mean"].shape[:1]
+        return jax.vmap(draw)(keys, items)
+
+    options = {"num_hypotheses": 4, "max_chains": max_chains, "together": True}
+    together = fan_out(KEYS, draw_all, ITEMS, **options)["pose"]
+    np.testing.assert_allclose(together, run(4), rtol=1e-6, atol=1e-6)
+
+
 def test_an_item_does_not_depend_on_its_neighbours():
     some = jnp.array([3, 1])
     items = {"mean": ITEMS["mean"][some]}

@@ -70,6 +70,14 @@ class TestLoss:
         error = np.linalg.norm(steps - np.diff(pose, axis=1), axis=-1).mean(-1)
         np.testing.assert_allclose(terms["velocity"], error, rtol=1e-5)
 
+    def test_the_plain_loss_that_diffhpe_trains_it_on(self):
+        rng = np.random.default_rng(0)
+        output, pose = rng.normal(size=(2, 3, FRAMES, 17, 3)).astype(np.float32)
+        weights = mixste.joint_weights("uniform", H36M_17)
+        terms = mixste.loss_terms(output, pose, weights, position="squared")
+        expected = ((output - pose) ** 2).mean((-2, -1))
+        np.testing.assert_allclose(terms["position"], expected, rtol=1e-5)
+
     def test_a_velocity_counts_where_both_frames_do(self):
         batch = make_batch(3, frames=FRAMES)
         mask = batch.mask.copy()
@@ -134,6 +142,7 @@ class TestSampling:
     [
         ({"loss": {"joint_weights": "diffupose"}}, "loss.joint_weights: expected 'mixste' or"),
         ({"skeleton": "mpi_inf_3dhp_17"}, "'mixste' is defined for .*got skeleton 'mpi_inf_3dhp"),
+        ({"loss": {"position": "cubed"}}, "loss.position: expected 'distance' or 'squared', got"),
         ({"loss": {"gradient": "squared"}}, "loss.gradient: expected 'plain' or 'loss_times'"),
         ({"sampler": {"num_steps": 5}}, "sampler.num_steps: unknown field"),
     ],

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from posediff_jax.calibration import default_camera
-from posediff_jax.denoisers.modgcn import GROUPS_16
+from posediff_jax.denoisers.grouped import GROUPS_16
 from posediff_jax.geometry import flip
 from posediff_jax.skeleton import H36M_16, H36M_17
 from posediff_jax.systems import modgcn

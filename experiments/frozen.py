@@ -1,0 +1,76 @@
+"""The frozen lifter under a system, by the path that a config gives."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from posediff_jax.denoisers.mixste import MixSTE
+from posediff_jax.interop import load_mixste
+from posediff_jax.skeleton import get_skeleton
+from posediff_jax.systems.windows import ModelOptions
+from posediff_jax.training import load_variables
+from posediff_jax.types import Variables
+
+# Fields of a MixSTE, and where the config of the system above has them.
+SIZES = {
+    "num_frames": "num_frames",
+    "width": "lifter_width",
+    "depth": "lifter_depth",
+    "num_heads": "lifter_heads",
+    "mlp_ratio": "lifter_mlp_ratio",
+}
+
+
+def load_lifter(config: ConfigDict) -> Variables | None:
+    """Reads the lifter at `frozen.checkpoint`, the `frozen` of `make_system`.
+
+    Args:
+      config: An experiment's config.
+
+    Returns:
+      Variables of a MixSTE; None where the config names no checkpoint.
+
+    Raises:
+      FileNotFoundError: There is no checkpoint at that path.
+      ValueError: A checkpoint of another system, size or skeleton.
+    """
+    path = config.get("frozen", {}).get("checkpoint", "")
+    if not path:
+        return None
+    if Path(path).suffix == ".npz":
+        return _read_released(Path(path), config)
+    variables, info = load_variables(path, skeleton=get_skeleton(config.skeleton).name)
+    about = info.config or {}
+    if about.get("system") != "mixste":
+        raise ValueError(
+            f"frozen.checkpoint: expected a run of 'mixste', {path} is one of "
+            f"{about.get('system')!r}"
+        )
+    _check_sizes(path, about["model"], config.model)
+    return variables
+
+
+def _read_released(path: Path, config: ConfigDict) -> Variables:
+    """A state dict of the authors as `np.savez(FILE, **weights)` writes it."""
+    model = config.model
+    fields = {ours: model[name] for ours, name in SIZES.items() if name in model}
+    network = MixSTE(get_skeleton(config.skeleton), **fields)
+    with np.load(path, allow_pickle=False) as archive:
+        weights = {name: archive[name] for name in archive.files}
+    # In the precision of training, whatever the file has.
+    return jax.tree.map(lambda leaf: leaf.astype(np.float32), load_mixste(weights, network))
+
+
+def _check_sizes(path: str, lifter: Mapping[str, Any], model: ConfigDict) -> None:
+    defaults = ModelOptions()
+    clashes = []
+    for field, name in SIZES.items():
+        found = lifter.get(field, getattr(defaults, field))
+        if name in model and model[name] != found:
+            clashes.append(f"model.{name} is {model[name]}, the lifter's {field} {found}")
+    if clashes:
+        raise ValueError(f"frozen.checkpoint: {path} does not fit: {'; '.join(clashes)}")

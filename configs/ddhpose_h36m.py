@@ -3,7 +3,7 @@
 Command:  python -m experiments.train --config=configs/ddhpose_h36m.py:cpn \
               --config.data.root=DIR --workdir=runs/ddhpose_h36m
           python -m experiments.evaluate --checkpoint=runs/ddhpose_h36m \
-              --num_hypotheses=20 --sampler=num_steps=10
+              --num_hypotheses=20 --sampler=num_steps=10 --windows=shift_twice
 Hardware: one GPU; not run by us.
           Sampling one chain of 243 frames at a time (`sampler.max_chains`) takes 1.7 GiB on a CPU.
 Expected: the authors report 39.7 mm at H = W = 1 and 39.0 mm at H = 20, W = 10 (CPN keypoints; the

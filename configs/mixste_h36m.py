@@ -2,7 +2,7 @@
 
 Command:  python -m experiments.train --config=configs/mixste_h36m.py:cpn \
               --config.data.root=DIR --workdir=runs/mixste_h36m
-          python -m experiments.evaluate --checkpoint=runs/mixste_h36m
+          python -m experiments.evaluate --checkpoint=runs/mixste_h36m --windows=shift_twice
 Hardware: one GPU; not run by us.
 Expected: the authors report 40.9 mm (CPN keypoints).
 

@@ -84,6 +84,12 @@ def run(
     protocol = protocol or PROTOCOLS[config.data.kind][0]
     if windows not in WINDOWS:
         raise ValueError(f"windows: expected one of {WINDOWS}, got {windows!r}")
+    hidden = config.data.get("occlusion", {}).get("pattern", "none")
+    if windows != "side" and hidden != "none":
+        raise ValueError(
+            "windows: expected 'side' where joints are hidden, for they are drawn window by window "
+            f"and a neighbour would show them, got {windows!r} with {hidden!r}"
+        )
     if overlap is not None and windows != "blend":
         raise ValueError(f"overlap: expected windows='blend' with it, got {windows!r}")
     changed = {

@@ -128,8 +128,8 @@ class Lifter:
           skeleton: Name of the joint order of `keypoints`, such as "coco_17"; None is that of the
             weights.
           overlap: Frames that neighbouring windows share and are blended over, see `plan_clip`;
-            None for a quarter of a window. There hypotheses are nearer to their mean (see
-            `sample_clip`); 0 puts windows side by side.
+            None for half a window, with which steps at joins are as good as those between. Shared
+            hypotheses are nearer to their mean (see `sample_clip`); 0 puts windows side by side.
           causal: For each frame a window of its own, which ends there: later frames change
             nothing, and the clip takes as many windows as it has frames.
 
@@ -163,7 +163,7 @@ class Lifter:
             )
         draw = self._samplers[num_hypotheses]
         if overlap is None:
-            overlap = 0 if causal else self.frames // 4
+            overlap = 0 if causal else self.frames // 2
         plan = plan_clip(len(points), length=self.frames, overlap=overlap, causal=causal)
         poses = sample_clip(
             key,

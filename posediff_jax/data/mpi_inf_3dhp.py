@@ -7,7 +7,7 @@ errors in the other, so a caller names which. The npz files have one each:
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -39,6 +39,10 @@ _OUTDOORS = ("TS5", "TS6")
 _TEST_FPS = 25.0
 # Millimetres from hip to knee of any person, and joints at its ends.
 _THIGH, _THIGH_ENDS = (200.0, 800.0), (8, 9)
+
+_Lens = tuple[NDArray, NDArray]
+# Name, frames per second, pixels, millimetres, where they are from for errors, lens where known.
+_Recorded = tuple[str, float, NDArray, NDArray, str, _Lens | None]
 
 
 def load_mpi_inf_3dhp_train(
@@ -72,27 +76,13 @@ def load_mpi_inf_3dhp_train(
     _check_options(annotation, subjects, SUBJECTS, "subjects")
     folder = pathlib.Path(folder)
     path = folder / f"data_train_3dhp{_SUFFIX[annotation]}.npz"
-    sequences = []
     if path.is_file():
-        for view in _npz_views(path, subjects, cameras):
-            sequences.append(_train_sequence(*view))
+        recorded = _npz_views(path, subjects, cameras)
     elif (folder / subjects[0]).is_dir():
-        for subject in subjects:
-            for part in ("Seq1", "Seq2"):
-                for view in read_original_train(folder / subject / part, annotation, cameras):
-                    label = f"{folder / subject / part / 'annot.mat'}: key {annotation!r}"
-                    sequences.append(
-                        _train_sequence(
-                            f"{subject}/{part}/{view.camera}",
-                            view.fps,
-                            view.pixels,
-                            view.joints,
-                            label,
-                            view.lens,
-                        )
-                    )
+        recorded = _mat_views(folder, annotation, subjects, cameras)
     else:
         raise FileNotFoundError(_missing(path, folder / subjects[0] / "Seq1" / "annot.mat"))
+    sequences = [_train_sequence(*view) for view in recorded]
     return PoseSequences(tuple(sequences), MPI_INF_3DHP_17)
 
 
@@ -146,7 +136,8 @@ def load_mpi_inf_3dhp_test(
         pixels, joints, valid = _check_test(pixels, joints, valid, source, keys)
         views.append(_test_sequence(name, pixels, joints, valid))
         scored.append(valid)
-    return ScoredViews(PoseSequences(tuple(views), MPI_INF_3DHP_17), tuple(scored))
+    known = tuple(scored)
+    return ScoredViews(PoseSequences(tuple(views), MPI_INF_3DHP_17), known, known)
 
 
 def _check_options(annotation: str, given: Sequence[str], known: Sequence[str], name: str) -> None:
@@ -178,8 +169,21 @@ def _entry(found: Any, key: Any, path: pathlib.Path, where: str) -> Any:
     return found[key]
 
 
-def _npz_views(path: pathlib.Path, subjects: Sequence[str], cameras: Sequence[int]) -> Any:
-    """Name, rate, pixels, joints and label of each view, lens not known."""
+def _mat_views(
+    folder: pathlib.Path, annotation: str, subjects: Sequence[str], cameras: Sequence[int]
+) -> Iterator[_Recorded]:
+    for subject in subjects:
+        for part in ("Seq1", "Seq2"):
+            source = folder / subject / part
+            label = f"{source / 'annot.mat'}: key {annotation!r}"
+            for view in read_original_train(source, annotation, cameras):
+                name = f"{subject}/{part}/{view.camera}"
+                yield name, view.fps, view.pixels, view.joints, label, view.lens
+
+
+def _npz_views(
+    path: pathlib.Path, subjects: Sequence[str], cameras: Sequence[int]
+) -> Iterator[_Recorded]:
     entries = _npz_entries(path)
     for subject in subjects:
         for part in ("Seq1", "Seq2"):
@@ -210,7 +214,7 @@ def _npz_views(path: pathlib.Path, subjects: Sequence[str], cameras: Sequence[in
 
 
 def _train_sequence(
-    name: str, fps: float, pixels: NDArray, joints: NDArray, label: str, lens: Any
+    name: str, fps: float, pixels: NDArray, joints: NDArray, label: str, lens: _Lens | None
 ) -> PoseSequence:
     _check_millimetres(joints, label)
     if lens is None:

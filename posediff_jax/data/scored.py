@@ -25,10 +25,12 @@ class ScoredViews(NamedTuple):
     Attributes:
       views: The sequences, whole.
       scored: For each sequence `(F,)` booleans.
+      known: Likewise, frames whose pose is the true one; None for all. Velocities need two in turn.
     """
 
     views: PoseSequences
     scored: tuple[NDArray[np.bool_], ...]
+    known: tuple[NDArray[np.bool_], ...] | None = None
 
 
 class ScoredItems(NamedTuple):
@@ -108,8 +110,9 @@ def scored_items(
       ValueError: `scored` does not fit the sequences, nothing is scored, another `cut`, or what is
         to be hidden does not fit windows or skeleton.
     """
-    views, scored = scored_views
+    views, scored, known = scored_views
     _check_scored(views, scored)
+    _check_scored(views, known or scored)
     if cut not in CUTS:
         raise ValueError(f"cut: expected one of {tuple(CUTS)}, got {cut!r}")
     stride = 1 if cut == "causal" else length
@@ -128,6 +131,8 @@ def scored_items(
     frames = flags[place] & own
     last = np.diff(table.offsets)[sequence][:, None] - 1
     before = flags[place + 1] & own & (local < last) & ~frames & (length > 1)
+    if known is not None:
+        before &= np.concatenate([*known, np.zeros(length + 1, bool)])[place]
     items = np.flatnonzero((frames | before).any(axis=1))
     if not frames.any():
         raise ValueError("scored: expected at least one scored frame, got none")

@@ -64,7 +64,8 @@ def test_training_sequences(request, kind, annotation, size):
 @pytest.mark.parametrize(("annotation", "size"), [("annot3", 1), ("univ_annot3", fakes.UNIVERSAL)])
 def test_test_sequences_count_their_valid_frames(request, kind, annotation, size):
     folder, truth, _, names = files(request, kind)
-    views, scored = load_mpi_inf_3dhp_test(folder, annotation=annotation, sequences=names)
+    found = load_mpi_inf_3dhp_test(folder, annotation=annotation, sequences=names)
+    views, scored, _ = found
     valid = [f for f in range(FRAMES) if f not in INVALID]
     for name, sequence, counts in zip(names, views.sequences, scored, strict=True):
         assert (sequence.name, sequence.action) == (name, name)
@@ -77,8 +78,10 @@ def test_test_sequences_count_their_valid_frames(request, kind, annotation, size
         # The nearest valid frame, of two the earlier one, stands in.
         np.testing.assert_array_equal(joints[2], joints[1])
         np.testing.assert_array_equal(sequence.keypoints_px[5], sequence.keypoints_px[4])
-    items = scored_items((views, scored), length=3, cut="shift")
+    items = scored_items(found, length=3, cut="shift")
     assert items.num_frames == 2 * len(valid)
+    # A pose that stands in has no velocity.
+    assert not items.before.any()
 
 
 def test_other_cameras_are_read_when_named(mat):

@@ -66,6 +66,10 @@ def test_frames_before_scored_ones_are_there_for_velocities(cut, length):
     found = zip(items.sequence[window], items.start[window] + offset, strict=True)
     assert sorted(found) == [(s, f) for s in range(3) for f in (2, 5)]
     assert not scored_items(every(3), length=1, cut=cut).before.any()
+    unknown = [np.arange(7) != 2] * 3
+    items = scored_items(every(3)._replace(known=unknown), length=length, cut=cut)
+    window, offset = np.nonzero(items.before)
+    assert sorted(items.start[window] + offset) == [5, 5, 5]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 50])

@@ -60,6 +60,8 @@ def test_windows_that_cannot_be_are_refused(workdir):
         evaluate.run(workdir, windows="half")
     with pytest.raises(ValueError, match="overlap: expected windows='blend' with it, got 'side'"):
         evaluate.run(workdir, overlap=3)
+    with pytest.raises(ValueError, match="windows: expected 'side' where joints are hidden"):
+        evaluate.run(workdir, windows="causal", occlusion="random")
 
 
 def test_evaluation_prints_tables_and_writes_json(workdir, capsys):

@@ -4,14 +4,14 @@ from posediff_jax._version import __version__ as __version__
 from posediff_jax.geometry import flip as flip
 from posediff_jax.inference import make_sampler as make_sampler
 from posediff_jax.inference import sample_all as sample_all
-from posediff_jax.lift import lift as lift
-from posediff_jax.lift import lift_to_folder as lift_to_folder
 from posediff_jax.lift_engine import LiftOptions as LiftOptions
 from posediff_jax.lifted_person import LiftedPerson as LiftedPerson
 from posediff_jax.lifted_person import read_lifted as read_lifted
 from posediff_jax.lifter import Lifted as Lifted
 from posediff_jax.lifter import Lifter as Lifter
 from posediff_jax.lifter import load as load
+from posediff_jax.lifting import lift as lift
+from posediff_jax.lifting import lift_to_folder as lift_to_folder
 from posediff_jax.process.schedules import Schedule as Schedule
 from posediff_jax.process.schedules import cosine_schedule as cosine_schedule
 from posediff_jax.process.schedules import linear_schedule as linear_schedule

@@ -1,4 +1,4 @@
-"""The command `posediff-lift`: arguments only, the work is in `posediff_jax.lift`."""
+"""The command `posediff-lift`: arguments only, the work is in `lifting`."""
 
 import argparse
 import re
@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from posediff_jax.data.keypoints import LAYOUTS
-from posediff_jax.lift import lift_to_folder
 from posediff_jax.lift_engine import RULES, SCALES, LiftOptions
+from posediff_jax.lifting import lift_to_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:

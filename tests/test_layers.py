@@ -25,7 +25,7 @@ LAYERS = {
     "systems": ("systems",),
     "apps": (
         *("training", "evaluation", "interop", "inference", "lifter", "visualize", "parallel"),
-        *("prior_file", "assets", "lift_engine", "lifted_person", "lift", "cli"),
+        *("prior_file", "assets", "lift_engine", "lifted_person", "lifting", "cli"),
     ),
 }
 RANK = {top: rank for rank, tops in enumerate(LAYERS.values()) for top in tops}

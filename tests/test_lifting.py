@@ -1,15 +1,13 @@
 """From keypoints to people: what comes back, what a bad frame costs, files that are resumed."""
 
-import sys
-
 import numpy as np
 import pytest
 
 import posediff_jax
-from posediff_jax import assets
+from posediff_jax import assets, lifting
 from posediff_jax.data import people_from_arrays
-from posediff_jax.lift import lift_to_folder
 from posediff_jax.lift_engine import RULES, LiftOptions
+from posediff_jax.lifting import lift_to_folder
 from posediff_jax.samplers.body_size import SKELETON_SHARE, skeleton_height
 from posediff_jax.skeleton import H36M_17
 from tests.lifting import ANCHORS, CAMERA, CONFIG, SIZE, frames, write_files
@@ -270,8 +268,7 @@ class TestFolder:
             raise ImportError("pictures need matplotlib")
 
         paths[1].with_suffix(".png").unlink()
-        # `posediff_jax.lift` is the function, which hides the module of that name.
-        monkeypatch.setattr(sys.modules["posediff_jax.lift"], "plot_lifted", no_matplotlib)
+        monkeypatch.setattr(lifting, "plot_lifted", no_matplotlib)
         _, said = self.run(files, tmp_path, source, pictures=True)
         assert "no pictures: pictures need matplotlib" in said
 

@@ -55,7 +55,7 @@ class LiftOptions:
     hypotheses: int = 10
     height: float | None = None
     scale: str = "sequence"
-    rule: str = "nearest_to_mean"
+    rule: str = "reprojection_error"
     warm_start: bool = False
     seed: int = 0
     batch_size: int = 0

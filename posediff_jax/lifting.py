@@ -49,7 +49,7 @@ def lift(
     hypotheses: int = 10,
     height: float | None = None,
     scale: str = "sequence",
-    rule: str = "nearest_to_mean",
+    rule: str = "reprojection_error",
     warm_start: bool = False,
     min_confidence: float = 0.1,
     checkpoint: str | Path | None = None,

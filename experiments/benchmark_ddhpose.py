@@ -102,7 +102,7 @@ def run_parts(
     same = (shape,)
     # Name, calls of one evaluation, FLOPs of a call, module or function, shapes of its arguments.
     parts: list[tuple[str, int, int, Any, tuple[tuple[int, ...], ...]]] = [
-        ("layer norm", 4 * depth + 1, 0, layer_norm(dtype=compute), same),
+        ("layer norm", 7 * depth, 0, layer_norm(dtype=compute), same),
         (
             "attention over joints",
             depth,
@@ -118,7 +118,7 @@ def run_parts(
             (shape, shape),
         ),
         ("  q, k, v of either", 2 * depth, 3 * linear, three, same),
-        ("  child or output of either", 3 * depth, linear, one, same),
+        ("  child or output of either", 3 * depth - 1, linear, one, same),
         ("MLP", 2 * depth, 4 * linear, MLP(2.0, dtype=compute), same),
         ("  up", 2 * depth, 2 * linear, two, same),
         ("  GELU", 2 * depth, 0, gelu, ((*shape[:-1], 2 * width),)),

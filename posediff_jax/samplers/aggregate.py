@@ -29,7 +29,8 @@ def mean_pose(hypotheses: Array, *, axis: int = 1) -> Array:
 def medoid_pose(hypotheses: Array, *, axis: int = 1) -> tuple[Array, Array]:
     """The hypothesis nearest to all others: least sum of mean joint distances.
 
-    Unlike the mean it is a pose that was drawn, so its bones keep their lengths.
+    Unlike the mean it was drawn, so its bones keep their lengths. A hypothesis that is
+    not finite is neither chosen nor counted, unless all are so.
 
     Args:
       hypotheses: `(B, H, F, J, 3)`, or any `(..., J, 3)` with the hypotheses on `axis`.
@@ -39,8 +40,10 @@ def medoid_pose(hypotheses: Array, *, axis: int = 1) -> tuple[Array, Array]:
       The chosen poses with `axis` removed, and the chosen index for each frame.
     """
     x = jnp.moveaxis(hypotheses, axis, 0)
+    finite = jnp.all(jnp.isfinite(x), axis=(-2, -1))
     distances = safe_norm(x[:, None] - x[None], axis=-1).mean(axis=-1)
-    index = jnp.argmin(distances.sum(axis=1), axis=0)
+    sums = jnp.sum(jnp.where(finite[None], distances, 0), axis=1)
+    index = jnp.argmin(jnp.where(finite, sums, jnp.inf), axis=0)
     return jnp.take_along_axis(x, index[None, ..., None, None], axis=0)[0], index
 
 

@@ -153,10 +153,13 @@ def _ddim_coefficients(
     schedule: Schedule, times: NDArray[np.int32], eta: float
 ) -> tuple[Array, Array, Array]:
     """Weights of x0, eps and z for each step; at the clean end, abar = 1, they are 1, 0, 0."""
-    abar = jnp.append(jnp.asarray(schedule.alphas_cumprod), 1)  # index -1: the clean end
+    # On the host in float64: differences of numbers near 1. Index -1 is the clean end.
+    abar = np.append(np.asarray(schedule.alphas_cumprod, np.float64), 1)
     now, after = abar[times[:-1]], abar[times[1:]]
-    sigma = eta * jnp.sqrt((1 - after) / (1 - now) * (1 - now / after))
-    return jnp.sqrt(after), jnp.sqrt(jnp.maximum(1 - after - sigma**2, 0)), sigma
+    sigma = eta * np.sqrt((1 - after) / (1 - now) * (1 - now / after))
+    direction = np.sqrt(np.maximum(1 - after - sigma**2, 0))
+    signal, direction, sigma = (jnp.asarray(c) for c in (np.sqrt(after), direction, sigma))
+    return signal, direction, sigma
 
 
 def _steps_left(schedule: Schedule, last_steps: int | None) -> int:

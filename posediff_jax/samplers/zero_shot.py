@@ -163,7 +163,8 @@ def optimise_poses(
       steps: From `score_steps` or `discrete_steps`.
       features: What the estimator gets at each iteration, a pytree of `(N, ...)`, computed once
         ahead of the loop (`ScoreMLP.embed_time`); None means `steps.time`.
-      confidence: Weighs the joints in the translation only, `(..., J)`; 0 means missing.
+      confidence: Weighs the joints in the translation, `(..., J)`; a joint of confidence 0 is
+        missing and moves by the prior alone, like one without a ray.
       warmup: Iterations with the given translation; None means N // 5, 200 of 1000 as published.
       noise: Normals z, `(N, *pose.shape)`, for the noisy variant.
       noise_key: Draws them in place of `noise`; without both nothing is random.
@@ -184,6 +185,8 @@ def optimise_poses(
     _check_loop(pose, translation, camera_rays, confidence, warmup, num_iterations)
     _check_loop_noise(noise, noise_key, (num_iterations, *jnp.shape(pose)))
     seen = jnp.all(jnp.isfinite(camera_rays), axis=-1)
+    if confidence is not None:
+        seen = seen & (confidence > 0)
     u = jnp.where(seen[..., None], camera_rays, jnp.array([0.0, 0.0, 1.0], camera_rays.dtype))
     directions = unit_rays(u)
     solve, solvable = _translation_solver(u, pose, seen, confidence)
@@ -210,11 +213,17 @@ def optimise_poses(
     draws = noise if noise_key is None else jax.random.split(noise_key, num_iterations)
     xs = (steps, jnp.arange(num_iterations) < warmup, times, draws)
     (x, T), trajectory = jax.lax.scan(iterate, (pose, translation), xs)
-    return Optimised(
-        pose=jnp.where(solvable[..., None, None], x, jnp.nan),
-        translation=jnp.where(solvable[..., None], T, jnp.nan),
-        trajectory=trajectory,
-    )
+
+    def known(points: Array, axes: int) -> Array:
+        return jnp.where(solvable[(..., *(None,) * axes)], points, jnp.nan)
+
+    if trajectory is not None:
+        trajectory = Optimised(
+            pose=known(trajectory.pose, 2),
+            translation=known(trajectory.translation, 1),
+            projected=known(trajectory.projected, 2),
+        )
+    return Optimised(pose=known(x, 2), translation=known(T, 1), trajectory=trajectory)
 
 
 def _translation_solver(
@@ -222,10 +231,8 @@ def _translation_solver(
 ) -> tuple[Callable[[Array], Array], Array]:
     """The translation as a function of the pose, and which items have one."""
     weights = jnp.ones(seen.shape, u.dtype)
-    counted = seen
     if confidence is not None:
         weights = clamp_confidence(confidence) ** 4
-        counted = seen & (confidence > 0)
     weights = jnp.where(seen, weights, 0.0)
 
     def fit(x: Array) -> Array:
@@ -234,7 +241,7 @@ def _translation_solver(
     # The fit is linear in the pose, so its linearisation is the fit itself, with all that depends
     # on rays and weights alone computed here, outside the loop.
     value, solve = jax.linearize(fit, pose)
-    solvable = (jnp.sum(counted, axis=-1) >= 2) & jnp.isfinite(value[..., 2])
+    solvable = (jnp.sum(seen, axis=-1) >= 2) & jnp.isfinite(value[..., 2])
     return (lambda x: face_forward(solve(x))), solvable
 
 

@@ -97,6 +97,8 @@ def test_in_windows_every_scored_frame_has_a_velocity_but_the_first(scores, leng
     assert found.frame.tolist() == scores.frame[even].tolist()
     for rule, values in scores.values.items():
         for name, value in values.items():
+            if name.startswith("segment_std"):
+                continue  # that of a window: single frames have none
             np.testing.assert_allclose(
                 found.values[rule][name], value[even], atol=1e-5, err_msg=name
             )

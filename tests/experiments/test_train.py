@@ -185,7 +185,8 @@ class TestData:
             load_training(config)
 
     def test_each_kind_has_a_protocol(self):
-        assert set(PROTOCOLS) == {"procedural", "cmu17", "human36m", "humaneva"}
+        kinds = {"procedural", "cmu17", "human36m", "humaneva", "mpi_inf_3dhp"}
+        assert set(PROTOCOLS) == kinds
 
 
 @pytest.mark.slow

@@ -183,7 +183,7 @@ def single_steps(fixture: Fixture, model: Any, variables: Any, cond: Any) -> Out
         before = min(int(t), 1)
         rows = jax.tree.map(lambda table, t=t, b=before: table[t - b : t + 1], schedule)
         ours["x_prev"].append(one(jnp.asarray(t), before, rows))
-        x0, eps = jax.jit(predict)(x_t, jnp.asarray(t))
+        x0, eps, _ = jax.jit(predict)(x_t, jnp.asarray(t))
         ours["mean"].append(posterior_mean(schedule, x0, x_t, t))
         ours["x0_unclipped"].append(x0_from_eps(schedule, x_t, t, eps))
     return {f"out_single_{name}": jnp.stack(values) for name, values in ours.items()}

@@ -20,12 +20,21 @@ from tests.parity_checks.diffupose import CHECKS
 from tests.parity_checks.diffupose_training import misread_order
 from tests.parity_checks.fixture import Fixture, derive_weight, judge, may_skip, read_fixture
 
-# Networks of published size run for seconds, in float64.
-PUBLISHED = ("_published", "_full")
+# Networks of published size, and what takes long to compile: not among the default tests.
+SLOW = (
+    *(
+        "_published",
+        "_full",
+        "diffhpe_loss_wrapper",
+        "ddhpose_train_3dhp",
+        "diffupose_loss_d64_j17",
+    ),
+    *("diffhpe_metrics", "ddhpose_aggregate_h5w3"),
+)
 FILES = [
     pytest.param(
         path,
-        marks=pytest.mark.slow if any(name in path.stem for name in PUBLISHED) else (),
+        marks=pytest.mark.slow if any(name in path.stem for name in SLOW) else (),
         id=path.stem,
     )
     for path in sorted(GOLDEN.glob("*.npz"))

@@ -44,6 +44,16 @@ def test_an_outlier_moves_the_mean_but_not_the_medoid():
     assert jnp.abs(medoid_pose(poses)[0]).max() == 0
 
 
+@pytest.mark.parametrize("broken", [0, 2])
+def test_a_hypothesis_that_is_no_number_is_passed_over(broken):
+    poses = HYPOTHESES.at[:, broken].set(jnp.nan)
+    others = [h for h in range(5) if h != broken]
+    expected, index = medoid_pose(HYPOTHESES[:, np.array(others)])
+    pose, found = medoid_pose(poses)
+    np.testing.assert_array_equal(pose, expected)
+    np.testing.assert_array_equal(found, np.array(others)[index])
+
+
 def test_spread_is_the_root_mean_square_distance_to_the_mean():
     x = np.asarray(HYPOTHESES, np.float64)
     distance = np.linalg.norm(x - x.mean(axis=1, keepdims=True), axis=-1)

@@ -226,6 +226,21 @@ class TestLoopBadInput(LoopScene):
         assert np.isfinite(result.pose).all()
         np.testing.assert_allclose(result.pose[1, :13], self.run().pose[1, :13], atol=0.02)
 
+    def test_a_joint_of_no_confidence_is_missing_wherever_its_keypoint_lies(self):
+        c, rays = self.confidence.copy(), self.rays.copy()
+        c[1, 13], rays[1, 13] = 0, [-0.6, -0.6, 1.0]
+        result = self.run(rays=rays, confidence=c)
+        rays[1, 13] = np.nan
+        np.testing.assert_array_equal(result.pose, self.run(rays=rays, confidence=c).pose)
+
+    def test_the_trajectory_of_a_hopeless_frame_is_flagged_too(self):
+        c = self.confidence.copy()
+        c[1] = 0
+        trajectory = self.run(confidence=c, return_trajectory=True).trajectory
+        for states in (trajectory.pose, trajectory.translation, trajectory.projected):
+            assert np.isnan(states[:, 1]).all()
+            assert np.isfinite(states[:, ::2]).all()
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [

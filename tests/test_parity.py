@@ -20,21 +20,17 @@ from tests.parity_checks.diffupose import CHECKS
 from tests.parity_checks.diffupose_training import misread_order
 from tests.parity_checks.fixture import Fixture, derive_weight, judge, may_skip, read_fixture
 
-# Networks of published size, and what takes long to compile: not among the default tests.
-SLOW = (
-    *(
-        "_published",
-        "_full",
-        "diffhpe_loss_wrapper",
-        "ddhpose_train_3dhp",
-        "diffupose_loss_d64_j17",
-    ),
-    *("diffhpe_metrics", "ddhpose_aggregate_h5w3"),
+# Compiling in float64 takes minutes in all: some of each system here, the rest in the slow set.
+DEFAULT = (
+    *("diffupose_modgcn_gt", "diffupose_denoiser_d64", "diffupose_ddpm", "diffupose_layers"),
+    *("ddhpose_hrst", "ddhpose_denoiser_f9", "ddhpose_d3dp_denoiser_f9", "ddhpose_sampler_h2w3"),
+    *("zedo_sde", "zedo_score_forward", "zedo_loop_n20", "zedo_ipo_20"),
+    *("diffhpe_schedules", "diffhpe_sampling_cfg_wrapper_2d", "diffhpe_occlusion", "diffhpe_optim"),
 )
 FILES = [
     pytest.param(
         path,
-        marks=pytest.mark.slow if any(name in path.stem for name in SLOW) else (),
+        marks=() if path.stem.startswith(DEFAULT) else pytest.mark.slow,
         id=path.stem,
     )
     for path in sorted(GOLDEN.glob("*.npz"))

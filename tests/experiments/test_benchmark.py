@@ -6,6 +6,8 @@ import pytest
 from experiments import benchmark
 from posediff_jax.evaluation.throughput import diffupose_flops
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def rows():

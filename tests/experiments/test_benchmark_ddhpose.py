@@ -21,6 +21,7 @@ def test_rows_are_consistent():
         np.testing.assert_allclose(row["ms_per_forward"] * passes, 1e3 * row["seconds"])
 
 
+@pytest.mark.slow
 def test_parts_add_up_to_the_formula_of_one_evaluation():
     rows = run_parts(width=16, frames=5, depth=2, windows=2, repeats=1)
     whole = [r for r in rows if not r["part"].startswith(" ")]

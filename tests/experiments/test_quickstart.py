@@ -72,6 +72,7 @@ def test_real_motion_is_read_from_a_folder(tmp_path):
     assert val_table.num_items == 2 * 40
 
 
+@pytest.mark.slow
 def test_the_command_fails_unless_the_mean_pose_is_beaten(tmp_path):
     """Ten steps of training cannot; the flags work from the command line."""
     command = [sys.executable, "-m", "experiments.quickstart"]

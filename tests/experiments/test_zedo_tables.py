@@ -80,6 +80,7 @@ def test_figure_5(score, batches):
     assert all(row["ms per frame"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_choices(score, batches, capsys):
     rows = zedo_tables.choices([score], batches, 3, OPTIONS)
     by_rule = {row["rule"]: row for row in rows}

@@ -22,7 +22,8 @@ from configs.variants import apply_variants
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of a run; `arg` names variants."""
-    return apply_variants(windows.human36m(d3dp_cmu.published(), epochs=400), arg, VARIANTS)
+    config = windows.human36m(d3dp_cmu.published(), num_steps=400 * windows.HUMAN36M_EPOCH)
+    return apply_variants(config, arg, VARIANTS)
 
 
 VARIANTS = {**windows.HUMAN36M, **d3dp_cmu.VARIANTS}

@@ -27,7 +27,9 @@ from configs.variants import apply_variants
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of a run; `arg` names variants."""
-    config = windows.mpi_inf_3dhp(ddhpose_cmu.published(), epochs=400)
+    config = windows.mpi_inf_3dhp(
+        ddhpose_cmu.published(), num_steps=400 * windows.MPI_INF_3DHP_EPOCH
+    )
     config.loss.loss_unit = 1000.0
     return apply_variants(config, arg, VARIANTS)
 

@@ -24,7 +24,8 @@ from configs.variants import apply_variants
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of a run; `arg` names variants."""
-    return apply_variants(windows.human36m(ddhpose_cmu.published(), epochs=400), arg, VARIANTS)
+    config = windows.human36m(ddhpose_cmu.published(), num_steps=400 * windows.HUMAN36M_EPOCH)
+    return apply_variants(config, arg, VARIANTS)
 
 
 VARIANTS = {**windows.HUMAN36M, **ddhpose_cmu.VARIANTS}

@@ -17,7 +17,7 @@ strided steps), `tiny` (seconds, for tests); and those of `configs/occluded.py` 
 
 from ml_collections import ConfigDict
 
-from configs import occluded
+from configs import occluded, windows
 from configs.variants import apply_variants
 
 
@@ -48,19 +48,8 @@ def published() -> ConfigDict:
     config.sampler = ConfigDict(
         {"name": "ddpm", "num_steps": 10, "eta": 1.0, "guidance": 0.0, "max_chains": 320}
     )
-    config.data = ConfigDict(
-        {
-            "kind": "cmu17",
-            "root": "",
-            "frames": 27,
-            "mirrored": False,
-            "heldout_every": 12,
-            "frames_per_clip": 243,
-            "train_views": 12,
-            "body_spread": 0.0,
-            "noise_px": 0.0,
-        }
-    )
+    config.data = windows.cmu17(frames=27)
+    config.data.mirrored = False
     config.optimizer = ConfigDict(
         {
             "name": "adam",

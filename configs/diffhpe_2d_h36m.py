@@ -20,11 +20,16 @@ from configs.variants import apply_variants
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of a run; `arg` names variants."""
-    config = windows.human36m(diffhpe_2d_cmu.published(), epochs=0)
+    return apply_variants(human36m(diffhpe_2d_cmu.published()), arg, VARIANTS)
+
+
+def human36m(config: ConfigDict) -> ConfigDict:
+    """DiffHPE's recipe on Human3.6M: 1000 epochs of about 300 batches."""
+    windows.human36m(config, num_steps=300_000)
     config.data.update(mirrored=False, heldout_subjects=("S8",))
-    # 1000 epochs of about 300 batches, an evaluation after each fifth.
-    config.training.update(num_steps=300_000, eval_every=1500)
-    return apply_variants(config, arg, VARIANTS)
+    # An evaluation after each fifth epoch.
+    config.training.eval_every = 1500
+    return config
 
 
 def all_subjects(config: ConfigDict) -> None:

@@ -23,10 +23,7 @@ from configs.variants import apply_variants
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of a run; `arg` names variants."""
-    config = windows.human36m(diffhpe_wrapper_cmu.published(), epochs=0)
-    config.data.update(mirrored=False, heldout_subjects=("S8",))
-    # 1000 epochs of about 300 batches, an evaluation after each fifth.
-    config.training.update(num_steps=300_000, eval_every=1500)
+    config = diffhpe_2d_h36m.human36m(diffhpe_wrapper_cmu.published())
     return apply_variants(config, arg, VARIANTS)
 
 

@@ -19,7 +19,8 @@ from configs.variants import apply_variants
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of a run; `arg` names variants."""
-    return apply_variants(windows.human36m(mixste_cmu.published(), epochs=120), arg, VARIANTS)
+    config = windows.human36m(mixste_cmu.published(), num_steps=120 * windows.HUMAN36M_EPOCH)
+    return apply_variants(config, arg, VARIANTS)
 
 
 VARIANTS = {**windows.HUMAN36M, **mixste_cmu.VARIANTS}

@@ -8,6 +8,10 @@ from ml_collections import ConfigDict
 
 from configs import occluded
 
+# Batches of an epoch, about: four windows of 243 frames each.
+HUMAN36M_EPOCH = 3360
+MPI_INF_3DHP_EPOCH = 2340
+
 
 def published(system: str, *, learning_rate: float, decay_rate: float, epochs: int) -> ConfigDict:
     """243 frames, 8 layers of width 512, on `cmu17`; lacks loss and sampler."""
@@ -25,18 +29,7 @@ def published(system: str, *, learning_rate: float, decay_rate: float, epochs: i
             "dtype": "float32",
         }
     )
-    config.data = ConfigDict(
-        {
-            "kind": "cmu17",
-            "root": "",
-            "frames": 243,
-            "heldout_every": 12,
-            "frames_per_clip": 243,
-            "train_views": 12,
-            "body_spread": 0.0,
-            "noise_px": 0.0,
-        }
-    )
+    config.data = cmu17(frames=243)
     config.optimizer = ConfigDict(
         {
             "name": "adamw",
@@ -61,6 +54,22 @@ def published(system: str, *, learning_rate: float, decay_rate: float, epochs: i
     return config
 
 
+def cmu17(*, frames: int) -> ConfigDict:
+    """Windows of `cmu17` seen by virtual cameras; every 12th clip is held out."""
+    return ConfigDict(
+        {
+            "kind": "cmu17",
+            "root": "",
+            "frames": frames,
+            "heldout_every": 12,
+            "frames_per_clip": 243,
+            "train_views": 12,
+            "body_spread": 0.0,
+            "noise_px": 0.0,
+        }
+    )
+
+
 def diffusion(config: ConfigDict) -> ConfigDict:
     """Adds the process and the sampler of D3DP and DDHPose (H = W = 1)."""
     config.process = ConfigDict({"schedule": "cosine", "num_timesteps": 1000, "clip": 1.1})
@@ -68,7 +77,7 @@ def diffusion(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def human36m(config: ConfigDict, *, epochs: int) -> ConfigDict:
+def human36m(config: ConfigDict, *, num_steps: int) -> ConfigDict:
     """The same on Human3.6M."""
     config.data = ConfigDict(
         {
@@ -80,12 +89,11 @@ def human36m(config: ConfigDict, *, epochs: int) -> ConfigDict:
             "test_actions": (),
         }
     )
-    # Epochs of about 3,360 batches.
-    config.training.num_steps = 3360 * epochs
+    config.training.num_steps = num_steps
     return config
 
 
-def mpi_inf_3dhp(config: ConfigDict, *, epochs: int) -> ConfigDict:
+def mpi_inf_3dhp(config: ConfigDict, *, num_steps: int) -> ConfigDict:
     """The same on MPI-INF-3DHP."""
     config.skeleton = "mpi_inf_3dhp_17"
     config.data = ConfigDict(
@@ -97,8 +105,7 @@ def mpi_inf_3dhp(config: ConfigDict, *, epochs: int) -> ConfigDict:
             "heldout_subjects": (),
         }
     )
-    # Epochs of about 2,340 batches.
-    config.training.num_steps = 2340 * epochs
+    config.training.num_steps = num_steps
     return config
 
 

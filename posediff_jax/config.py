@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import jax.numpy as jnp
 
-Options = TypeVar("Options")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance")
 
 
 def read_options(cls: type[Options], fields: Mapping[str, Any], *, where: str) -> Options:
@@ -22,7 +25,7 @@ def read_options(cls: type[Options], fields: Mapping[str, Any], *, where: str) -
         message lists what there is.
       TypeError: A value of another type than the default's.
     """
-    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # any class fits
+    known = {f.name: f for f in dataclasses.fields(cls)}
     hints = get_type_hints(cls)
     values = {}
     for name, value in fields.items():

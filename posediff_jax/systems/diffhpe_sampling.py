@@ -108,8 +108,8 @@ def encode_windows(
         return jnp.stack([encoded, jnp.zeros_like(encoded)] if guidance.weight else [encoded])
     window = keypoints.shape[1:-1]
     told = jax.vmap(lambda k: guidance.kept_keypoints(jax.random.fold_in(k, 0), window))(keys)
-    both = jnp.stack([keypoints, keypoints * told])
-    return model.apply(variables, both, method="encode")  # type: ignore[return-value]
+    pair: Any = model.apply(variables, jnp.stack([keypoints, keypoints * told]), method="encode")
+    return pair
 
 
 def bind_predict(
@@ -140,18 +140,18 @@ def bind_predict(
         model, variables, encoded, num_timesteps=schedule.num_timesteps, times=times
     )
 
-    def predict(state: Array, t: Array) -> Prediction:
-        x_t = shape.shown(schedule, state, t)
+    def predict(x_t: Array, t: Array) -> Prediction:
+        seen = shape.shown(schedule, x_t, t)
         # At least float32 for the state, also under a bfloat16 network.
-        noise = denoise(jnp.broadcast_to(x_t, (len(encoded), *x_t.shape)), t).astype(state.dtype)
+        noise = denoise(jnp.broadcast_to(seen, (len(encoded), *seen.shape)), t).astype(x_t.dtype)
         eps = (1 + weight) * noise[0] - weight * noise[1] if weight else noise[0]
-        prediction = prediction_from_eps(schedule, state, t, shape.normal(eps))
+        prediction = prediction_from_eps(schedule, x_t, t, shape.normal(eps))
         if not clip:
             return prediction
-        bound = clip if shape.std is None else clip / shape.std.astype(state.dtype)
+        bound = clip if shape.std is None else clip / shape.std.astype(x_t.dtype)
         return prediction._replace(x0=jnp.clip(prediction.x0, -bound, bound))
 
-    return predict  # type: ignore[return-value]
+    return predict
 
 
 def run_times(schedule: Schedule, options: SamplerOptions) -> NDArray[np.int32]:

@@ -46,6 +46,7 @@ def run(
     windows: str = "side",
     overlap: int | None = None,
     anchors: str | Path = "",
+    batch_size: int = 0,
     out: str | Path = "",
 ) -> dict[str, Any]:
     """Samples hypotheses for every scored frame, prints the tables, writes the JSON.
@@ -64,6 +65,8 @@ def run(
         "shift_twice": as published; "causal": no later frames), or "blend": windows that overlap.
       overlap: Frames that windows of "blend" share at least, see `plan_clip`; None for half.
       anchors: File of the anchors that "zedo" starts from.
+      batch_size: Windows in a batch; 0 for `evaluation.batch_size` of the config. Only the oracle
+        "p_best_batch" depends on it; its released figures have 4.
       out: The JSON file; by default beside the checkpoints.
 
     Returns:
@@ -98,6 +101,7 @@ def run(
         "occlusion": occlusion or None,
         "step": step,
         "weights": None if weights == "auto" else weights,
+        "batch_size": batch_size or None,
         **(sampler or {}),
     }
     path = Path(out) if out else Path(checkpoint) / file_name(protocol, num_hypotheses, changed)
@@ -107,7 +111,7 @@ def run(
     frozen = read_anchors(anchors, skeleton).frozen() if anchors else None
     system = make_system(config, frozen)
     items = load_test(config, protocol, cut="side" if windows == "blend" else windows)
-    size = config.evaluation.batch_size
+    size = batch_size or config.evaluation.batch_size
     draw = make_sampler(system, variables, num_hypotheses=num_hypotheses)
     key = stream_key(config.seed, "eval")
     if windows == "blend":
@@ -203,6 +207,7 @@ def main(argv: list[str]) -> None:
         windows=given.windows,
         overlap=given.overlap,
         anchors=given.anchors,
+        batch_size=given.batch_size,
         out=given.out,
     )
 
@@ -219,6 +224,7 @@ def define_flags() -> None:
     flags.DEFINE_enum("windows", "side", WINDOWS, "How sequences are cut into windows, see `run`.")
     flags.DEFINE_integer("overlap", None, "Frames that windows of 'blend' share; half by default.")
     flags.DEFINE_string("anchors", "", "ZeDO: a file by experiments.anchors.")
+    flags.DEFINE_integer("batch_size", 0, "Windows in a batch; 0: as the config says.")
     flags.DEFINE_string("out", "", "Where the JSON goes.")
     flags.DEFINE_multi_string(
         "sampler", [], "A sampler option to change, such as num_steps=10 or name=ddpm."

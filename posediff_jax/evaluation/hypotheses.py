@@ -33,7 +33,11 @@ RULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "mean": (),
         "medoid": (),
         "j_agg": ("camera",),
+        # As published; that of "j_agg" is estimated.
+        "j_agg_true_root": ("camera", "ground-truth root"),
         "p_best": oracle.NEEDS,
+        # As released: one hypothesis for all scored frames of a batch.
+        "p_best_batch": oracle.NEEDS,
         "j_best": oracle.NEEDS,
     }
 )
@@ -48,6 +52,7 @@ FRAME_METRICS: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
         "auc": metrics.auc,
     }
 )
+_SHARES = ("pck", "auc")
 
 
 class FrameScores(NamedTuple):
@@ -70,6 +75,7 @@ class FrameScores(NamedTuple):
       action: Action number of each frame, `(n,)`.
       levels: By rule, the error of the joints of each level of the tree, `(n, L)`, metres; see
         `level_errors`.
+      batch_size: Windows that shared a hypothesis of "p_best_batch"; 0 where that is not known.
     """
 
     values: dict[str, dict[str, NDArray]]
@@ -82,6 +88,7 @@ class FrameScores(NamedTuple):
     subject: NDArray[np.int64]
     action: NDArray[np.int64]
     levels: Mapping[str, NDArray] = MappingProxyType({})
+    batch_size: int = 0
 
     @property
     def num_hypotheses(self) -> int:
@@ -130,8 +137,11 @@ def score_items(
       items: What is scored; poses must be known.
       sampled: For each of `items.batches(batch_size)` in order the hypotheses `(B, H, F, J, 3)`,
         metres. May be a generator: one batch is in memory at a time.
-      batch_size: B.
+      batch_size: B; "p_best_batch" chooses one hypothesis for so many windows.
       official: Apply `protocols.diffupose_official` first, which USES the true depth of the root.
+
+    Returns:
+      Figures of the rules of `RULES`, but for "j_agg_true_root" where the root is not known.
 
     Raises:
       ValueError: Poses or (for `official`) roots are not known, `official` for hidden joints, or
@@ -151,7 +161,9 @@ def score_items(
         hypotheses = next(hypotheses_of, None)
         if hypotheses is None:
             raise ValueError(f"sampled: expected one array for each batch, got {number}")
-        scores = _score_batch(hypotheses, batch, official=official, skeleton=items.skeleton)
+        scores = _score_batch(
+            hypotheses, batch, frames, official=official, skeleton=items.skeleton
+        )
         ranks, scores = scores["ranks"], {k: v for k, v in scores.items() if k != "ranks"}
         before = items.before[number * batch_size :][:batch_size]
         kept = frames | np.pad(before, ((0, len(frames) - len(before)), (0, 0)))
@@ -169,7 +181,7 @@ def score_items(
         values[rule]["mpjve"] = velocity
     # From here on without the frames that only velocities needed.
     counted = np.concatenate(scored)
-    whole = {"values": {rule: values[rule] for rule in RULES}, "at": (sequence, frame)}
+    whole = {"values": {rule: values[rule] for rule in RULES if rule in values}, "at": (sequence, frame)}
     for name in ("levels", "spread", "crps", "energy"):
         whole[name] = joined[name]
     found = jax.tree.map(lambda x: x[counted], whole)
@@ -190,12 +202,13 @@ def score_items(
         subject=subject,
         action=action,
         levels=found["levels"],
+        batch_size=batch_size,
     )
 
 
 @partial(jax.jit, static_argnames=("official", "skeleton"))
 def _score_batch(
-    hypotheses: Array, batch: PoseBatch, *, official: bool, skeleton: Skeleton
+    hypotheses: Array, batch: PoseBatch, scored: Array, *, official: bool, skeleton: Skeleton
 ) -> dict[str, Any]:
     """Figures `(B, F)` of each rule and metric, chosen poses `(B, F, J, 3)`, ranks."""
     target, root = jnp.asarray(batch.pose), skeleton.root
@@ -219,6 +232,15 @@ def _score_batch(
         ],
         "j_best": oracle.best_joints(hypotheses, target)[0],
     }
+    if batch.root is not None:
+        poses["j_agg_true_root"] = reprojection_pose(
+            hypotheses,
+            batch.keypoints_px,
+            batch.camera,
+            root=batch.root,
+            confidence=seen,
+            clamp=1.0,
+        )[0]
     by_metric = {
         name: jax.vmap(lambda h, m=metric: m(h, target), in_axes=1, out_axes=1)(hypotheses)
         for name, metric in frame_metrics.items()
@@ -229,11 +251,14 @@ def _score_batch(
     }
     # Each metric has its own best hypothesis; shares are best where they are large.
     values["p_best"] = {
-        name: jnp.max(v, axis=1) if name in ("pck", "auc") else oracle.best_hypothesis(v)[0]
+        name: jnp.max(v, axis=1) if name in _SHARES else oracle.best_hypothesis(v)[0]
         for name, v in by_metric.items()
     }
     index = oracle.best_hypothesis(by_metric["mpjpe"])[1]
     poses["p_best"] = oracle.take_hypothesis(hypotheses, index)
+    best = {name: _best_of_batch(v, scored, name) for name, v in by_metric.items()}
+    values["p_best_batch"] = {name: v[:, best[name]] for name, v in by_metric.items()}
+    poses["p_best_batch"] = hypotheses[:, best["mpjpe"]]
     for rule, pose in poses.items():
         values[rule] |= _coherence(pose, batch.mask, skeleton)
     others = np.delete(np.arange(target.shape[-2]), root)
@@ -248,6 +273,14 @@ def _score_batch(
         "energy": energy_score(free, truth).mean(axis=-1),
         "ranks": truth_ranks(free, truth),
     }
+
+
+def _best_of_batch(values: Array, scored: Array, metric: str) -> Array:
+    """Which hypothesis is best for all scored frames of the batch, by `(B, H, F)` figures."""
+    # A frame that a hypothesis has no answer for would rule it out for all others.
+    counted = scored & jnp.all(jnp.isfinite(values), axis=1)
+    losses = -values if metric in _SHARES else values
+    return oracle.best_hypothesis_of_batch(losses, mask=counted)[1]
 
 
 def _coherence(pose: Array, mask: Array, skeleton: Skeleton) -> dict[str, Array]:

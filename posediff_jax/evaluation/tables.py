@@ -64,7 +64,7 @@ def summarise(
       all frames (`frames`); millimetres or percent, None where undefined. `needs`: what rules and
       metrics took beside the keypoints. `levels`: by rule, for each level of the tree from 1 on the
       same means of its joints' error, millimetres. `calibration`: see `FrameScores.calibration`,
-      lengths in millimetres. `num_hypotheses`, `num_frames`, and `num_failed`: frames without a
+      lengths in millimetres. `batch_size`: see `FrameScores`. `num_hypotheses`, `num_frames`, and `num_failed`: frames without a
       finite answer, which all averages leave out.
     """
     names, group = _groups(scores, actions, subjects, by_subject=by_subject)
@@ -83,6 +83,7 @@ def summarise(
     return {
         "num_hypotheses": scores.num_hypotheses,
         "num_frames": len(scores.action),
+        "batch_size": scores.batch_size,
         "num_failed": scores.num_failed,
         "rules": rules,
         "levels": levels,
@@ -175,7 +176,10 @@ def _print_groups(console: Console, summary: Mapping[str, Any], metric: str, tit
 def _print_metrics(
     console: Console, summary: Mapping[str, Any], title: str, metrics: Sequence[str]
 ) -> None:
-    table = Table(title=title, caption=_caption(summary, metrics))
+    caption = _caption(summary, metrics)
+    if "p_best_batch" in summary["rules"]:
+        caption += f"; p_best_batch: one hypothesis for {summary['batch_size']} windows"
+    table = Table(title=title, caption=caption)
     table.add_column("rule", no_wrap=True)
     for metric in metrics:
         table.add_column(f"{_head(metric)} ({_unit(metric)})", justify="right", no_wrap=True)
@@ -218,7 +222,7 @@ def _rule_head(summary: Mapping[str, Any], rule: str) -> str:
     needs = summary["needs"]["rules"][rule]
     if not needs:
         return rule
-    oracle = any("ground truth" in need for need in needs)
+    oracle = any(need.startswith(("ground truth", "ground-truth")) for need in needs)
     return f"{rule} ({'ORACLE' if oracle else 'needs'}: {', '.join(needs)})"
 
 

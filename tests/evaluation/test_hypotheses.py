@@ -40,6 +40,11 @@ def scores():
     return run()
 
 
+def of_frames(scores):
+    """Without the rule that depends on the batch."""
+    return {rule: v for rule, v in scores.values.items() if rule != "p_best_batch"}
+
+
 TRUTH = np.concatenate([s.pose for s in VIEWS.sequences])
 SAMPLES = hypotheses_of(TRUTH[:, None])[:, :, 0]
 ERRORS = np.linalg.norm(SAMPLES - TRUTH[:, None], axis=-1).mean(axis=-1)
@@ -72,6 +77,58 @@ def test_rules(scores):
     np.testing.assert_allclose(mpjpe["j_agg"], joint_wise, atol=1e-5)
 
 
+def test_the_published_joint_wise_rule_stands_at_the_true_root(scores):
+    batch = scored_items(scored(1)).table.gather(np.arange(18))
+    pose, _ = reprojection_pose(
+        SAMPLES[:, :, None], batch.keypoints_px, batch.camera, root=batch.root, clamp=1.0
+    )
+    error = np.linalg.norm(np.asarray(pose)[:, 0] - TRUTH, axis=-1).mean(axis=-1)
+    found = scores.values["j_agg_true_root"]["mpjpe"]
+    np.testing.assert_allclose(found, error, atol=1e-5)
+    assert np.abs(found - scores.values["j_agg"]["mpjpe"]).max() > 1e-4
+    items = scored_items(scored(1))
+    unknown = items._replace(table=items.table.__class__(**{**vars(items.table), "root": None}))
+    without = score_items(
+        unknown, (hypotheses_of(b.pose) for b, _ in unknown.batches(4)), batch_size=4
+    )
+    assert set(RULES) - set(without.values) == {"j_agg_true_root"}
+
+
+def test_one_hypothesis_for_a_batch(scores):
+    """Of four frames, the last one of two; each metric chooses for itself, by scored frames."""
+    by_metric = {
+        "mpjpe": ERRORS,
+        "p_mpjpe": np.asarray(metrics.p_mpjpe(SAMPLES, TRUTH[:, None])),
+        "auc": np.asarray(
+            metrics.auc(SAMPLES, TRUTH[:, None], joints=metrics.PCK_JOINTS["h36m_17"])
+        ),
+    }
+    for name, values in by_metric.items():
+        parts = [values[first : first + 4] for first in range(0, 18, 4)]
+        best = np.argmax if name == "auc" else np.argmin
+        expected = np.concatenate([p[:, best(p.mean(axis=0))] for p in parts])
+        found = scores.values["p_best_batch"][name]
+        np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=name)
+    every = scores.values["p_best"]["mpjpe"]
+    assert scores.values["p_best_batch"]["mpjpe"].mean() > every.mean()
+    assert scores.batch_size == 4
+
+
+def test_a_broken_frame_does_not_rule_a_hypothesis_out_for_the_batch():
+    items = scored_items(scored(1))
+
+    def draw(pose):
+        found = hypotheses_of(pose)
+        found[:, 1:] += 0.1
+        found[0, 0] = np.nan
+        return found
+
+    sampled = (draw(b.pose) for b, _ in items.batches(6))
+    error = score_items(items, sampled, batch_size=6).values["p_best_batch"]["mpjpe"]
+    assert np.flatnonzero(np.isnan(error)).tolist() == [0, 6, 12]
+    assert np.nanmax(error) < 0.05
+
+
 def test_the_oracle_of_each_metric_has_its_own_best(scores):
     aligned = np.asarray(metrics.p_mpjpe(SAMPLES, TRUTH[:, None]))
     np.testing.assert_allclose(scores.values["p_best"]["p_mpjpe"], aligned.min(axis=1), atol=1e-6)
@@ -95,7 +152,7 @@ def test_in_windows_every_scored_frame_has_a_velocity_but_the_first(scores, leng
     found = run(step=2, length=length, batch_size=batch_size)
     even = scores.frame % 2 == 0
     assert found.frame.tolist() == scores.frame[even].tolist()
-    for rule, values in scores.values.items():
+    for rule, values in of_frames(scores).items():
         for name, value in values.items():
             if name.startswith("segment_std"):
                 continue  # that of a window: single frames have none
@@ -119,7 +176,7 @@ def test_levels_are_bones_from_the_root(scores):
 @pytest.mark.parametrize(("length", "batch_size"), [(1, 18), (1, 5), (4, 2), (6, 3)])
 def test_windows_and_batches_do_not_matter(scores, length, batch_size):
     other = run(length=length, batch_size=batch_size)
-    for rule, values in scores.values.items():
+    for rule, values in of_frames(scores).items():
         for name, value in values.items():
             # The deviation of segments is that of a window.
             if not name.startswith("segment_std"):

@@ -16,7 +16,7 @@ def make_scores(**values):
     base = {"mpjpe": [0.1, 0.3, 0.5, 0.5, 0.9], "mpjve": [np.nan, 0.1, np.nan, 0.3, np.nan]}
     fields = {name: np.asarray((base | values).get(name, [0.5] * 5)) for name in METRICS}
     return FrameScores(
-        values={"mean": fields, "j_agg": fields, "p_best": fields},
+        values=dict.fromkeys(("mean", "j_agg", "j_agg_true_root", "p_best", "p_best_batch"), fields),
         spread=np.array([0.1, 0.2, 0.3, 0.4, 0.5]),
         crps=np.full(5, 0.05),
         energy=np.full(5, 0.07),
@@ -25,6 +25,7 @@ def make_scores(**values):
         frame=np.arange(5),
         subject=np.array([0, 1, 0, 1, 1]),
         action=np.array([0, 0, 1, 1, 2]),
+        batch_size=4,
         levels={"mean": np.array([[0.1, 0.2], [0.3, 0.2], [0.1, 0.2], [0.1, 0.2], [0.1, 0.5]])},
     )
 
@@ -90,7 +91,9 @@ def test_the_summary_is_json_and_says_what_was_needed():
     assert found["needs"]["rules"] == {
         "mean": [],
         "j_agg": ["camera"],
+        "j_agg_true_root": ["camera", "ground-truth root"],
         "p_best": ["ground truth"],
+        "p_best_batch": ["ground truth"],
     }
     assert "ground-truth rotation, scale and position" in found["needs"]["metrics"]["p_mpjpe"]
     assert found["calibration"]["crps"] == pytest.approx(50)
@@ -110,6 +113,8 @@ def test_the_tables_mark_oracles(capsys):
     text = capsys.readouterr().out
     assert "p_best (ORACLE: ground truth)" in text
     assert "j_agg (needs: camera)" in text
+    assert "j_agg_true_root (ORACLE: camera, ground-truth root)" in text
+    assert "p_best_batch: one hypothesis for 4 windows" in text
     assert all(name in text for name in ("Dir.", "Sit", "SitD.", "a method: P-MPJPE (mm)"))
     assert "calibration of 2 hypotheses" in text
     assert "a method: coherence, mean over groups, H = 2" in text

@@ -17,6 +17,7 @@ from posediff_jax.evaluation import metrics, oracle, protocols
 from posediff_jax.evaluation.calibration import coverage_error, crps, energy_score, truth_ranks
 from posediff_jax.evaluation.coherence import segment_std, symmetry_gap
 from posediff_jax.evaluation.levels import level_errors
+from posediff_jax.geometry import procrustes_align
 from posediff_jax.samplers.aggregate import (
     joint_spread,
     mean_pose,
@@ -60,7 +61,9 @@ class FrameScores(NamedTuple):
 
     Attributes:
       values: By rule, then metric: `(n,)`, metres or shares. PCK and AUC are over the 14 joints of
-        `metrics.PCK_JOINTS` where the skeleton has them. A velocity error is NaN where nobody asked
+        `metrics.PCK_JOINTS` where the skeleton has them. P-MPJPE aligns the pose of the rule; with
+        "prealigned_p_mpjpe", as published for J-Agg and J-Best, each hypothesis is aligned before
+        joints are mixed (for rules that mix none they are the same). A velocity error is NaN where nobody asked
         for the frame before (windows of one frame, unless that is scored too; the first frame). The
         deviation of segments is that of a whole window in each of its frames, NaN where a window
         runs over the end of its sequence or has a single frame.
@@ -222,25 +225,20 @@ def _score_batch(
     seen = (jnp.asarray(batch.confidence) > 0).astype(hypotheses.dtype)
     if official:
         hypotheses = _official(hypotheses, batch)
+    view = (batch.keypoints_px, batch.camera)
+    # With the root that fits the mean pose, not the true one as published.
+    mixed = {"j_agg": reprojection_pose(hypotheses, *view, confidence=seen)}
+    if batch.root is not None:
+        mixed["j_agg_true_root"] = reprojection_pose(
+            hypotheses, *view, root=batch.root, confidence=seen, clamp=1.0
+        )
     poses = {
         "first": hypotheses[:, 0],
         "mean": mean_pose(hypotheses),
         "medoid": medoid_pose(hypotheses)[0],
-        # With the root that fits the mean pose, not the true one as published.
-        "j_agg": reprojection_pose(hypotheses, batch.keypoints_px, batch.camera, confidence=seen)[
-            0
-        ],
+        **{rule: pose for rule, (pose, _) in mixed.items()},
         "j_best": oracle.best_joints(hypotheses, target)[0],
     }
-    if batch.root is not None:
-        poses["j_agg_true_root"] = reprojection_pose(
-            hypotheses,
-            batch.keypoints_px,
-            batch.camera,
-            root=batch.root,
-            confidence=seen,
-            clamp=1.0,
-        )[0]
     by_metric = {
         name: jax.vmap(lambda h, m=metric: m(h, target), in_axes=1, out_axes=1)(hypotheses)
         for name, metric in frame_metrics.items()
@@ -259,7 +257,9 @@ def _score_batch(
     best = {name: _best_of_batch(v, scored, name) for name, v in by_metric.items()}
     values["p_best_batch"] = {name: v[:, best[name]] for name, v in by_metric.items()}
     poses["p_best_batch"] = hypotheses[:, best["mpjpe"]]
+    prealigned = _prealigned(hypotheses, target, {rule: index for rule, (_, index) in mixed.items()})
     for rule, pose in poses.items():
+        values[rule]["prealigned_p_mpjpe"] = prealigned.get(rule, values[rule]["p_mpjpe"])
         values[rule] |= _coherence(pose, batch.mask, skeleton)
     others = np.delete(np.arange(target.shape[-2]), root)
     free, truth = hypotheses[..., others, :], target[..., others, :]
@@ -281,6 +281,21 @@ def _best_of_batch(values: Array, scored: Array, metric: str) -> Array:
     counted = scored & jnp.all(jnp.isfinite(values), axis=1)
     losses = -values if metric in _SHARES else values
     return oracle.best_hypothesis_of_batch(losses, mask=counted)[1]
+
+
+def _prealigned(
+    hypotheses: Array, target: Array, chosen: Mapping[str, Array]
+) -> dict[str, Array]:
+    """P-MPJPE of mixed joints as published, `(B, F)`; `chosen` names hypotheses, `(B, F, J)`."""
+    truth = target[:, None]
+    error = metrics.joint_error(procrustes_align(hypotheses, truth), truth)
+    found = {
+        rule: jnp.take_along_axis(error, index[:, None], axis=1)[:, 0]
+        for rule, index in chosen.items()
+    }
+    # The nearest after alignment, not before it.
+    found["j_best"] = oracle.best_hypothesis(error)[0]
+    return {rule: jnp.mean(errors, axis=-1) for rule, errors in found.items()}
 
 
 def _coherence(pose: Array, mask: Array, skeleton: Skeleton) -> dict[str, Array]:

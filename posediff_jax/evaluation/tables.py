@@ -15,11 +15,15 @@ from posediff_jax.evaluation.hypotheses import RULES, FrameScores
 from posediff_jax.evaluation.protocols import action_means
 
 # Printed in millimetres; the others are shares, printed in percent.
-ERRORS = ("mpjpe", "rerooted_mpjpe", "p_mpjpe", "n_mpjpe", "mpjve")
+ERRORS = ("mpjpe", "rerooted_mpjpe", "p_mpjpe", "prealigned_p_mpjpe", "n_mpjpe", "mpjve")
 COHERENCE = tuple(coherence.NEEDS)
 LENGTHS = (*ERRORS, *COHERENCE)
 METRICS = (*LENGTHS, "pck", "auc")
-_NEEDS = {**metrics.NEEDS, **coherence.NEEDS}
+_NEEDS = {
+    **metrics.NEEDS,
+    "prealigned_p_mpjpe": metrics.NEEDS["p_mpjpe"],
+    **coherence.NEEDS,
+}
 _COMPARED = (*ERRORS, "pck", "auc")
 
 # Column heads of the papers' Human3.6M tables, in their order.

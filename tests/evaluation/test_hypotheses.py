@@ -10,6 +10,7 @@ from posediff_jax.evaluation import metrics
 from posediff_jax.evaluation.coherence import segment_std, symmetry_gap
 from posediff_jax.evaluation.hypotheses import RULES, score_items
 from posediff_jax.evaluation.protocols import diffupose_official
+from posediff_jax.geometry import procrustes_align
 from posediff_jax.samplers.aggregate import reprojection_pose
 from posediff_jax.skeleton import H36M_17
 
@@ -92,6 +93,25 @@ def test_the_published_joint_wise_rule_stands_at_the_true_root(scores):
         unknown, (hypotheses_of(b.pose) for b, _ in unknown.batches(4)), batch_size=4
     )
     assert set(RULES) - set(without.values) == {"j_agg_true_root"}
+
+
+def test_mixed_joints_of_hypotheses_that_were_aligned_first(scores):
+    """As published for J-Best and J-Agg; whole poses have one P-MPJPE."""
+    aligned = np.asarray(procrustes_align(SAMPLES, TRUTH[:, None]))
+    error = np.linalg.norm(aligned - TRUTH[:, None], axis=-1)
+    batch = scored_items(scored(1)).table.gather(np.arange(18))
+    _, index = reprojection_pose(SAMPLES[:, :, None], batch.keypoints_px, batch.camera)
+    by_rule = {
+        "j_best": error.min(axis=1),
+        "j_agg": np.take_along_axis(error, np.asarray(index), axis=1)[:, 0],
+    }
+    for rule, values in scores.values.items():
+        found = values["prealigned_p_mpjpe"]
+        if rule in by_rule:
+            np.testing.assert_allclose(found, by_rule[rule].mean(axis=-1), atol=1e-5)
+            assert np.abs(found - values["p_mpjpe"]).max() > 1e-4
+        elif rule != "j_agg_true_root":
+            np.testing.assert_array_equal(found, values["p_mpjpe"])
 
 
 def test_one_hypothesis_for_a_batch(scores):

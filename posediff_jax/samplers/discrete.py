@@ -80,6 +80,7 @@ def sample_ddim(
     noise: PyTree | None = None,
     return_trajectory: bool = False,
     record: Callable[[Prediction], PyTree] | None = None,
+    last_record_like: PyTree | None = None,
 ) -> SampleResult:
     """DDIM over a sub-grid of the T steps (Song et al. 2021, Eq. 12 and 16).
 
@@ -101,6 +102,8 @@ def sample_ddim(
       noise: Normals z to use in place of drawn ones, `(num_steps, ...)` per leaf.
       return_trajectory: Also return the state after each step, `(num_steps, ...)` per leaf.
       record: Reads off each prediction what to return as `records`, steps first.
+      last_record_like: Arrays like a record: keep that of the last step alone, without the axis of
+        steps.
 
     Returns:
       The final state, and the trajectory and records if asked for.
@@ -115,7 +118,8 @@ def sample_ddim(
     signal, direction, sigma = _ddim_coefficients(schedule, times, eta)
     stochastic = eta > 0
 
-    def step(x: PyTree, inputs: tuple) -> tuple[PyTree, PyTree]:
+    def step(carry: tuple[PyTree, PyTree], inputs: tuple) -> tuple[tuple, tuple]:
+        x, _ = carry
         t, a, b, s, z = inputs
         prediction = predict(x, t)
         x0, eps = prediction[:2]
@@ -127,11 +131,14 @@ def sample_ddim(
             new = jax.tree.map(lambda n, e: n + s * e, new, z)
         new = _like(new, x)
         kept = None if record is None else record(prediction)
-        return new, (new if return_trajectory else None, kept)
+        last, every = (None, kept) if last_record_like is None else (kept, None)
+        return (new, last), (new if return_trajectory else None, every)
 
     randomness = _step_keys(key, num_steps) if noise is None else noise
     xs = (jnp.asarray(times[:-1]), signal, direction, sigma, randomness)
-    samples, (trajectory, records) = jax.lax.scan(step, x_init, xs)
+    start = (x_init, last_record_like)
+    (samples, last), (trajectory, every) = jax.lax.scan(step, start, xs)
+    records = every if last is None else last
     return SampleResult(samples=samples, trajectory=trajectory, records=records)
 
 

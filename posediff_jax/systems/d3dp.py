@@ -161,8 +161,15 @@ def sample_poses(
         start_key, noise_key = jax.random.split(chain_key)
         predict = bind_predict(model, variables, encoded, schedule=schedule, times=times, clip=clip)
         x_init = jax.random.normal(start_key, window, batch.keypoints.dtype)
-        steps: dict[str, Any] = {"num_steps": options.num_steps, "eta": options.eta}
-        return run_ddim(noise_key, predict, x_init, schedule=schedule, **steps).records
+        return run_ddim(
+            noise_key,
+            predict,
+            x_init,
+            schedule=schedule,
+            num_steps=options.num_steps,
+            eta=options.eta,
+            last_record_like=None if return_trajectory else x_init,
+        ).records
 
     return sample_windows(
         key,

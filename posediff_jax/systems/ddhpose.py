@@ -327,8 +327,16 @@ def sample_bones(
             noise_slots=options.noise_slots,
         )
         x_init = jax.tree.map(lambda x: x[:, :-1], start)
-        steps: dict[str, Any] = {"num_steps": options.num_steps, "eta": options.eta}
-        return run_ddim(noise_key, predict, x_init, schedule=schedule, **steps).records
+        return run_ddim(
+            noise_key,
+            predict,
+            x_init,
+            schedule=schedule,
+            num_steps=options.num_steps,
+            eta=options.eta,
+            # Poses have the shape of directions.
+            last_record_like=None if return_trajectory else start.directions,
+        ).records
 
     return sample_windows(
         key,

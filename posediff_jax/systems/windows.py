@@ -193,6 +193,7 @@ def run_ddim(
     eta: float = 1.0,
     noise: PyTree | None = None,
     return_trajectory: bool = False,
+    last_record_like: PyTree | None = None,
 ) -> SampleResult:
     """`sample_ddim` as D3DP and DDHPose run it; `records` are the `aux` of all iterations, poses.
 
@@ -209,6 +210,7 @@ def run_ddim(
         noise=noise,
         return_trajectory=return_trajectory,
         record=lambda prediction: prediction.aux,
+        last_record_like=last_record_like,
     )
 
 
@@ -227,7 +229,8 @@ def sample_windows(
 
     Args:
       key: Random key.
-      sample_one: `(key, encoded (P, F, J, C)) -> poses of all iterations (W, F, J, 3)`.
+      sample_one: `(key, encoded (P, F, J, C)) -> poses (F, J, 3)`; with `return_trajectory` those
+        of all iterations, `(W, F, J, 3)`.
       model: The denoiser.
       variables: Its variables.
       batch: Windows.
@@ -251,8 +254,9 @@ def sample_windows(
     )
     # The networks do not force the root joint to the origin; the papers' evaluation does.
     poses = poses.at[..., model.skeleton.root, :].set(0)
-    trajectory = jnp.swapaxes(poses, 1, 2) if return_trajectory else None
-    return SampleResult(samples=poses[:, :, -1], trajectory=trajectory)
+    if not return_trajectory:
+        return SampleResult(samples=poses)
+    return SampleResult(samples=poses[:, :, -1], trajectory=jnp.swapaxes(poses, 1, 2))
 
 
 def apply_windows(

@@ -175,6 +175,8 @@ def test_ddim_records_what_it_is_asked_to():
     expected = predict(before, int(ddim_times(8, 4)[2])).x0
     np.testing.assert_allclose(result.records[2], expected, atol=1e-6)
     assert run().records is None
+    last = run(record=lambda prediction: prediction.x0, last_record_like=x).records
+    np.testing.assert_allclose(last, result.records[-1], rtol=1e-6)
 
 
 def test_the_grid_of_timesteps():

@@ -34,6 +34,22 @@ class TestSampling:
         assert np.isfinite(result.samples).all()
         assert np.ptp(result.samples, axis=1).max() > 1e-4
 
+    def test_iterations_are_kept_only_where_asked_for(self, name):
+        """No scan but that of a trajectory stacks the poses of its 7 iterations."""
+        batch = make_batch(1, frames=FRAMES)
+        run = make_system(make_config(name, sampler={"num_steps": 7})).sample
+
+        def stacked(return_trajectory):
+            options = {"num_hypotheses": 2, "return_trajectory": return_trajectory}
+            jaxpr = jax.make_jaxpr(lambda v: run(jax.random.key(0), v, batch, **options).samples)
+            scans = [
+                e for e in jaxpr(built(name)[1]).jaxpr.eqns if e.primitive.name == "scan"
+            ]
+            return [v.aval.shape for e in scans for v in e.outvars if 7 in v.aval.shape]
+
+        assert (7, 2, FRAMES, 17, 3) in stacked(True)
+        assert not stacked(False)
+
     @pytest.mark.slow
     def test_hypotheses_depend_on_nothing_but_their_item(self, name):
         batch = make_batch(3, frames=FRAMES)

@@ -10,6 +10,7 @@ state beside the weights; PyTorch is needed for nothing else.
 
 import warnings
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -35,6 +36,12 @@ Network = MixSTE | D3DPDenoiser | DDHPoseDenoiser
 # Tables are stored with an axis of size 1 for the batch.
 TABLE = Layout(lambda a: a[0], lambda a: a[None])
 PREFIXES = ("module.", "pose_estimator.", "dir_bone_estimator.", "model.")
+# What weights do not tell and all released ones were trained with.
+RELEASED_SETTINGS: Mapping[str, Any] = MappingProxyType(
+    {"hrst": True, "walk": "released", "child_layout": "released"}
+)
+# Without that part of the network a setting does not matter.
+_PART = {"walk": "hrst", "child_layout": "hrtt"}
 
 
 def load_mixste(state_dict: Mapping[str, Any], model: MixSTE | D3DPDenoiser) -> dict[str, Any]:
@@ -76,15 +83,33 @@ def dump_mixste(
     return {prefix + key: value for key, value in state_dict.items()}
 
 
-def load_ddhpose(state_dict: Mapping[str, Any], model: DDHPoseDenoiser) -> dict[str, Any]:
-    """Turns DDHPose weights into variables of `model`; arguments and errors as in `load_mixste`.
+def load_ddhpose(
+    state_dict: Mapping[str, Any],
+    model: DDHPoseDenoiser,
+    *,
+    trained_with: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Turns DDHPose weights into variables of `model`.
 
     Left out: `qkv_xc` of the blocks over joints, which the release holds but never uses. The
-    weights alone do not say how the release samples with them: see `released_sampler`.
+    weights alone do not say how the release samples with them: see `released_sampler`. Nor do they
+    tell `num_heads`, 8 in the release.
+
+    Args:
+      state_dict: As for `load_mixste`.
+      model: Likewise.
+      trained_with: Settings that fit weights of any, where they are not `RELEASED_SETTINGS`: some
+        of `hrst`, `walk` and `child_layout`. Under others the same weights give other poses, so
+        those of `model` must be these.
+
+    Raises:
+      ValueError: As `load_mixste`; or settings of `model` that the weights were not trained with.
+      TypeError: As `load_mixste`.
 
     Warns:
       UserWarning: The skeleton is one whose released sampler is not this package's default.
     """
+    _check_settings(model, trained_with or {})
     weights = bare_weights(state_dict)
     slots = released_sampler(model)["noise_slots"]
     if slots != SamplerOptions.noise_slots:
@@ -246,6 +271,23 @@ def variable_shapes(model: Network) -> dict[str, Any]:
     if not isinstance(model, MixSTE):
         inputs += [noisy, jnp.zeros((1,), jnp.int32)]
     return jax.eval_shape(model.init, jax.random.key(0), *inputs)
+
+
+def _check_settings(model: DDHPoseDenoiser, trained_with: Mapping[str, Any]) -> None:
+    unknown = sorted(set(trained_with) - set(RELEASED_SETTINGS))
+    if unknown:
+        raise ValueError(
+            f"trained_with: expected some of {sorted(RELEASED_SETTINGS)}, got {unknown[0]!r}"
+        )
+    for name, value in {**RELEASED_SETTINGS, **trained_with}.items():
+        found, part = getattr(model, name), _PART.get(name)
+        matters = part is None or getattr(model, part)
+        if matters and found != value:
+            raise ValueError(
+                f"model: expected {name}={value!r}, which the weights were trained with and do "
+                f"not tell, got {found!r}; say trained_with={{{name!r}: {found!r}}} for weights "
+                "that were trained so"
+            )
 
 
 def _is_dead(key: str) -> bool:

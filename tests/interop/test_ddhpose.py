@@ -169,6 +169,24 @@ class TestDDHPose:
         with pytest.raises(ValueError, match="disentangled_output=False only, got disentangled_o"):
             ddhpose_key_map(DDHPOSE.clone(disentangled_output=True))
 
+    @pytest.mark.parametrize(
+        ("name", "value"), [("walk", "once"), ("child_layout", "joint"), ("hrst", False)]
+    )
+    def test_what_weights_do_not_tell_must_be_as_in_training(self, name, value):
+        weights, model = fill(ddhpose_layout()), DDHPOSE.clone(**{name: value})
+        with pytest.raises(ValueError, match=rf"model: expected {name}=.*, got {value!r}"):
+            load_ddhpose(weights, model)
+        with pytest.raises(ValueError, match=f"model: expected {name}={value!r}"):
+            load_ddhpose(weights, DDHPOSE, trained_with={name: value})
+        variables = load_ddhpose(weights, model, trained_with={name: value})
+        assert_same(variables, load_ddhpose(weights, DDHPOSE))
+
+    def test_settings_that_do_not_matter_or_do_not_exist(self):
+        without = DDHPOSE.clone(hrst=False, walk="once")
+        load_ddhpose(fill(ddhpose_layout()), without, trained_with={"hrst": False})
+        with pytest.raises(ValueError, match="trained_with: expected some of .*, got 'depth'"):
+            load_ddhpose(fill(ddhpose_layout()), DDHPOSE, trained_with={"depth": 2})
+
     def test_weights_of_3dhp_say_how_the_release_samples_with_them(self):
         model = DDHPOSE.clone(skeleton=MPI_INF_3DHP_17)
         with pytest.warns(UserWarning, match="mpi_inf_3dhp_17 with sampler.noise_slots='official'"):

@@ -48,7 +48,8 @@ class SamplerOptions:
       score_factor: See `score_steps`.
       body_height: Length of the bones from ankle to head (`skeleton_height`), in metres, that poses
         are kept at in the loop; 0 leaves size free, as published.
-      noisy: Add the noise of the reverse process, which the released loop leaves out.
+      noisy: Add the noise of the reverse process, which the released loop leaves out, whatever the
+        process: under "ddpm" the steps are then those of DDPM's mean. Its row of Table 5 has noise.
       confidence: Weigh the joints in the translation by their confidence.
       recenter: Move the root of the result to the origin, into the translation. The published
         figures have the root where it drifted to.

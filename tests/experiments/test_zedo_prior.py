@@ -127,6 +127,12 @@ def test_every_variant_builds(arg):
     make_system(get_config(arg))
 
 
+def test_the_noisy_backbone_is_noisy():
+    """Table 5: what tells DDPM from DDIM; the released loop has no noise."""
+    assert get_config("ddpm").sampler.noisy
+    assert not get_config("").sampler.get("noisy", False)
+
+
 def test_a_bad_config_argument_is_named():
     with pytest.raises(ValueError, match=r"config argument: expected some of .* got 'huge'"):
         get_config("tiny,huge")

@@ -11,7 +11,7 @@ Expected: DDHPose's paper reports 39.5 mm at H = 20, W = 10 (CPN keypoints; by J
 
 Arguments, joined by commas: `cpn` or `gt` (keypoints), `heldout` (subject S8 chooses the
 checkpoint instead of being trained on; the release trains on all five and chooses by the test
-subjects), `small` (27 frames, width 64, depth 4), `tiny`.
+subjects: `select_on_test`), `small` (27 frames, width 64, depth 4), `tiny`.
 """
 
 from ml_collections import ConfigDict

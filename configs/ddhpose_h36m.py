@@ -11,7 +11,7 @@ Expected: the authors report 39.7 mm at H = W = 1 and 39.0 mm at H = 20, W = 10 
 
 Arguments, joined by commas: `cpn` or `gt` (keypoints), `heldout` (subject S8 chooses the
 checkpoint instead of being trained on; the release trains on all five and chooses by the test
-subjects), `small` (27 frames, width 64, depth 4), `tiny`.
+subjects: `select_on_test`), `small` (27 frames, width 64, depth 4), `tiny`.
 Ablations of the paper: `pose_input`, `bone_output` (Table 4), `no_levels`, `no_hrst`, `no_hrtt`
 (Table 5), `position_only`, `printed_loss` (Table 6).
 """

@@ -18,7 +18,7 @@ strided steps), `tiny` (seconds, for tests); and those of `configs/occluded.py` 
 from ml_collections import ConfigDict
 
 from configs import occluded, windows
-from configs.variants import apply_variants
+from configs.variants import apply_variants, select_on_test
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -102,4 +102,10 @@ def _tiny(config: ConfigDict) -> None:
 
 
 HIDING = {name: hide for name, hide in occluded.VARIANTS.items() if name != "visibility"}
-VARIANTS = {"frames243": _frames243, "small": _small, "tiny": _tiny, **HIDING}
+VARIANTS = {
+    "frames243": _frames243,
+    "small": _small,
+    "tiny": _tiny,
+    **HIDING,
+    "select_on_test": select_on_test,
+}

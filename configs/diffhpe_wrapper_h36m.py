@@ -11,8 +11,8 @@ Expected: the authors report 51.2 mm (CPN keypoints, H = 5), with a symmetry gap
 FOLDER is a run of `mixste_h36m:diffhpe`, or an `.npz` file, see `diffhpe_wrapper_cmu`.
 
 Subject S8 chooses the checkpoint; the release trains on all five subjects and chooses by the test
-subjects. Arguments as of `diffhpe_wrapper_cmu`, and `cpn` or `gt` (keypoints), `all_subjects`
-(nothing held out, so the newest checkpoint is the one to use).
+subjects (`select_on_test`). Arguments as of `diffhpe_wrapper_cmu`, and `cpn` or `gt` (keypoints),
+`all_subjects` (nothing held out, so the newest checkpoint is the one to use).
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,8 @@ Expected: the authors report 40.9 mm (CPN keypoints).
 
 Arguments, joined by commas: `cpn` or `gt` (keypoints), `heldout` (subject S8 chooses the
 checkpoint instead of being trained on; the release trains on all five and chooses by the test
-subjects), `small` (27 frames, width 64, depth 4), `tiny`, and `diffhpe`, see `mixste_cmu`.
+subjects: `select_on_test`), `small` (27 frames, width 64, depth 4), `tiny`, and `diffhpe`, see
+`mixste_cmu`.
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,14 @@ from collections.abc import Callable, Mapping
 from ml_collections import ConfigDict
 
 
+def select_on_test(config: ConfigDict) -> None:
+    """Chooses the checkpoint by the test set, as released; all training subjects are trained on."""
+    config.evaluation.select_on = "test"
+    for name in ("heldout_every", "heldout_subjects"):
+        if name in config.data:
+            config.data[name] = type(config.data[name])()
+
+
 def apply_variants(
     config: ConfigDict, arg: str, variants: Mapping[str, Callable[[ConfigDict], object]]
 ) -> ConfigDict:

@@ -1,12 +1,14 @@
 """What the configs of MixSTE, D3DP and DDHPose share: networks of the published size over windows.
 
 A config adds its system, its loss and its learning rate; `human36m` and `mpi_inf_3dhp` change the
-data set. All take the variants of `configs/occluded.py`, which hide joints.
+data set. All take the variants of `configs/occluded.py`, which hide joints, and `select_on_test`:
+the test set chooses the checkpoint, as in the releases, and figures on it are too good for that.
 """
 
 from ml_collections import ConfigDict
 
 from configs import occluded
+from configs.variants import select_on_test
 
 # Batches of an epoch, about: four windows of 243 frames each.
 HUMAN36M_EPOCH = 3360
@@ -135,8 +137,13 @@ def _frames(config: ConfigDict, frames: int, **of_virtual_cameras: int) -> None:
         config.data.update(of_virtual_cameras)
 
 
-# And which joints are hidden.
-SIZES = {"small": _small, "tiny": _tiny, **occluded.VARIANTS}
+# And which joints are hidden, and what chooses the checkpoint.
+SIZES = {
+    "small": _small,
+    "tiny": _tiny,
+    **occluded.VARIANTS,
+    "select_on_test": select_on_test,
+}
 HUMAN36M = {
     "gt": lambda config: config.data.update(keypoints="gt"),
     "cpn": lambda config: config.data.update(keypoints="cpn"),

@@ -20,6 +20,7 @@ from rich.progress import track
 
 from experiments.common import parse_options, start, write_json
 from experiments.data import PROTOCOLS, load_test
+from experiments.train import select_on
 from posediff_jax.data import read_anchors, read_occlusion
 from posediff_jax.data.scored import CUTS
 from posediff_jax.evaluation.hypotheses import score_items
@@ -126,6 +127,8 @@ def run(
     summary = {
         "checkpoint": str(checkpoint),
         "step": info.step,
+        # A step that was named is the caller's choice.
+        "selected_on": select_on(config) if step is None else "step",
         "weights": weights,
         "seed": config.seed,
         "data": config.data.to_dict(),
@@ -144,7 +147,7 @@ def run(
     # Their papers print PCK and AUC of each sequence too.
     on_3dhp = config.data.kind == "mpi_inf_3dhp"
     by_group = ("mpjpe", "pck", "auc") if on_3dhp else ("mpjpe", "p_mpjpe")
-    print_summary(summary, title=_title(summary), by_group=by_group)
+    print_summary(summary, title=make_title(summary), by_group=by_group)
     write_json(path, summary)
     print(f"figures: {path}")
     return summary
@@ -183,12 +186,14 @@ def file_name(protocol: str, num_hypotheses: int, changed: Mapping[str, Any]) ->
     )
 
 
-def _title(summary: dict[str, Any]) -> str:
+def make_title(summary: dict[str, Any]) -> str:
+    """What the tables are of: system, protocol, and what makes their figures too good."""
     needs = summary["protocol_needs"]
     used = f" USES {', '.join(needs)}" if needs else ""
     hidden = summary["data"].get("occlusion", {}).get("pattern", "none")
     how = "" if hidden == "none" else f", joints hidden: {hidden}"
-    return f"{summary['system']} on {summary['protocol']}{how}{used}"
+    chosen = ", CHECKPOINT CHOSEN ON THE TEST SET" if summary["selected_on"] == "test" else ""
+    return f"{summary['system']} on {summary['protocol']}{how}{used}{chosen}"
 
 
 def main(argv: list[str]) -> None:

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 from experiments.common import start, write_json
-from experiments.data import complete_occlusion, load_training
+from experiments.data import complete_occlusion, load_test, load_training
 from experiments.frozen import load_lifter
 from posediff_jax.data import ScoredItems, endless_batches, num_batches
 from posediff_jax.evaluation.hypotheses import score_items
@@ -44,6 +44,7 @@ from posediff_jax.training.loop import EvaluateFn
 from posediff_jax.types import Variables
 from posediff_jax.visualize import plot_curves
 
+SELECT_ON = ("heldout", "test")
 # A run goes on with the same bits when its data moved, or the lifter that its checkpoints hold, or
 # when it is watched more closely.
 MAY_DIFFER = ("data.root", "frozen.checkpoint", "training.log_every", "training.save_every")
@@ -69,10 +70,7 @@ def run(config: ConfigDict, workdir: str | Path, max_seconds: float | None = Non
     options = config.training
     num_steps = options.num_steps
     print(f"{data.train.num_items} training items")
-    if data.heldout is None:
-        print("nothing is held out: no evaluation, and the newest checkpoint is the one to use")
-    else:
-        print(f"{data.heldout.num_frames} held-out frames choose the best checkpoint")
+    scored = selection(config, data.heldout)
     if not (workdir / "config.json").exists():
         write_json(workdir / "config.json", config.to_dict())
     per_epoch = num_batches(data.train, options.batch_size)
@@ -96,12 +94,13 @@ def run(config: ConfigDict, workdir: str | Path, max_seconds: float | None = Non
                 "skeleton": get_skeleton(config.skeleton).name,
                 "normalisation": "screen",
                 "frames": data.train.length,
+                "select_on": select_on(config),
             },
             log_every=options.log_every,
             save_every=options.save_every,
-            eval_every=options.eval_every if data.heldout else 0,
-            evaluate=make_evaluate(config, system, data.heldout) if data.heldout else None,
-            select_on="mpjpe" if data.heldout else None,
+            eval_every=options.eval_every if scored else 0,
+            evaluate=make_evaluate(config, system, scored) if scored else None,
+            select_on="mpjpe" if scored else None,
             plateau=make_plateau(config.optimizer),
             max_seconds=max_seconds,
         )
@@ -130,23 +129,62 @@ def check_evaluation(config: ConfigDict) -> None:
     """Refuses at once what the first evaluation would refuse after many steps.
 
     Raises:
-      ValueError: A number in the section `evaluation` is less than 1, or the section is missing.
+      ValueError: A number in the section `evaluation` is less than 1, or the section is missing, or
+        its `select_on` is not one of `SELECT_ON`.
     """
+    if select_on(config) not in SELECT_ON:
+        raise ValueError(
+            f"evaluation.select_on: expected one of {SELECT_ON}, got {select_on(config)!r}"
+        )
     for name in ("train_hypotheses", "num_hypotheses", "batch_size"):
         value = config.get("evaluation", {}).get(name, 0)
         if value < 1:
             raise ValueError(f"evaluation.{name}: expected at least 1, got {value}")
 
 
+def select_on(config: ConfigDict) -> str:
+    """What chooses the best checkpoint: "heldout" training data, or the "test" set as released."""
+    return config.get("evaluation", {}).get("select_on", "heldout")
+
+
+def selection(config: ConfigDict, heldout: ScoredItems | None) -> ScoredItems | None:
+    """The frames that choose the best checkpoint, said in a line; None where nothing is held out.
+
+    Args:
+      config: Its `evaluation.select_on` may name the test set, by the first protocol of the data.
+      heldout: What was held out of the training data.
+
+    Raises:
+      ValueError: The test set is to choose, and something is held out for nothing.
+    """
+    if select_on(config) == "test":
+        if heldout is not None:
+            raise ValueError(
+                "evaluation.select_on: expected no held-out data with 'test' (data.heldout_every, "
+                f"data.heldout_subjects), got {heldout.num_frames} frames"
+            )
+        items = load_test(config)
+        print(
+            f"{items.num_frames} frames of the TEST SET choose the best checkpoint, as in the "
+            "papers' releases: its figures there are too good"
+        )
+        return items
+    if heldout is None:
+        print("nothing is held out: no evaluation, and the newest checkpoint is the one to use")
+    else:
+        print(f"{heldout.num_frames} held-out frames choose the best checkpoint")
+    return heldout
+
+
 def make_evaluate(config: ConfigDict, system: System, items: ScoredItems) -> EvaluateFn:
-    """Figures of the held-out frames in millimetres: the error of the mean of H hypotheses.
+    """Figures of the scored frames in millimetres: the error of the mean of H hypotheses.
 
     And the `loss` of their windows, in the loss's own unit, where a plateau schedule watches it.
 
     Args:
       config: Its section `evaluation` says how many hypotheses.
       system: What is trained.
-      items: Held-out frames.
+      items: See `selection`.
     """
     options = config.evaluation
     draw = map_sampler(system, num_hypotheses=options.train_hypotheses)

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import diffupose_cmu, diffupose_h36m, diffupose_humaneva
+from configs import (
+    ddhpose_cmu,
+    ddhpose_h36m,
+    diffupose_cmu,
+    diffupose_h36m,
+    diffupose_humaneva,
+)
 from experiments import baselines, evaluate, train
 from experiments.data import PROTOCOLS, load_test, load_training
 from posediff_jax.data import procedural_motion
@@ -73,6 +79,11 @@ def test_evaluation_prints_tables_and_writes_json(workdir, capsys):
     text = capsys.readouterr().out
     assert "p_best (ORACLE: ground truth)" in text
     assert "diffupose on unseen" in text
+    # The title says which set chose, where that makes figures too good.
+    assert summary["selected_on"] == "heldout"
+    assert "TEST SET" not in text
+    title = evaluate.make_title({**summary, "selected_on": "test"})
+    assert title == "diffupose on unseen, CHECKPOINT CHOSEN ON THE TEST SET"
     rules = summary["rules"]
     assert rules["p_best"]["mpjpe"]["mean"] <= rules["first"]["mpjpe"]["mean"]
 
@@ -120,8 +131,31 @@ def test_evaluation_is_checked_before_anything_is_read(name, tmp_path):
         train.run(config, tmp_path)
 
 
+class TestSelection:
+    def test_the_test_set_chooses_only_where_it_is_named(self, capsys):
+        config = tiny()
+        heldout = load_training(config).heldout
+        assert train.selection(config, heldout) is heldout
+        assert train.selection(config, None) is None
+        config.evaluation.select_on = "test"
+        items = train.selection(config, None)
+        np.testing.assert_array_equal(items.table.pose, load_test(config).table.pose)
+        assert "4 frames of the TEST SET choose" in capsys.readouterr().out
+        with pytest.raises(ValueError, match=r"evaluation\.select_on: .* got 2 frames"):
+            train.selection(config, heldout)
+        config.evaluation.select_on = "validation"
+        with pytest.raises(ValueError, match=r"evaluation\.select_on: expected one of"):
+            train.check_evaluation(config)
+
+    def test_the_variant_trains_on_everybody(self):
+        config = ddhpose_h36m.get_config("heldout,select_on_test")
+        assert (config.evaluation.select_on, config.data.heldout_subjects) == ("test", ())
+        assert ddhpose_cmu.get_config("select_on_test").data.heldout_every == 0
+
+
 def test_evaluation_does_not_replace_other_figures(workdir):
-    evaluate.run(workdir, sampler={"num_steps": 1}, step=10)
+    summary = evaluate.run(workdir, sampler={"num_steps": 1}, step=10)
+    assert summary["selected_on"] == "step"
     assert (workdir / "evaluation_unseen_H2_step-10_num_steps-1.json").is_file()
     with pytest.raises(ValueError, match="out: expected a file, got the folder"):
         evaluate.run(workdir, out=workdir)

@@ -8,8 +8,8 @@ Expected: the authors report 51.8 mm (CPN keypoints, H = 5), with a symmetry gap
           of segment lengths of 7.0 mm and 2.1 mm.
 
 Subject S8 chooses the checkpoint; the release trains on all five subjects and chooses by the test
-subjects (`select_on_test`). Arguments as of `diffhpe_2d_cmu`, and `cpn` or `gt` (keypoints), `all_subjects`
-(nothing held out, so the newest checkpoint is the one to use).
+subjects (`select_on_test`). Arguments as of `diffhpe_2d_cmu`, and `cpn` or `gt` (keypoints),
+`all_subjects` (nothing held out, so the newest checkpoint is the one to use).
 """
 
 from ml_collections import ConfigDict

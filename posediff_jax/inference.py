@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from posediff_jax.data.batching import list_items
 from posediff_jax.data.scored import ScoredItems
 from posediff_jax.data.windows import ClipPlan, plan_clip
+from posediff_jax.keys import check_key
 from posediff_jax.parallel import AXIS, local_devices, replicate, shard_batch
 from posediff_jax.systems.base import System
 from posediff_jax.types import PoseBatch, SampleResult, Variables
@@ -41,7 +42,8 @@ def make_sampler(
 
     Returns:
       `(key, batch) -> SampleResult` with NumPy arrays on the host, `(B, H, F, J, 3)`. It raises
-      a ValueError for an empty batch and for keypoints that are not finite in an unmasked frame.
+      a ValueError for an empty batch and for keypoints that are not finite in an unmasked frame, and
+      a TypeError for a key that is no typed one.
     """
     sample_with = map_sampler(
         system,
@@ -79,6 +81,7 @@ def map_sampler(
     mapped = jax.pmap(sample, axis_name=AXIS, in_axes=(None, None, 0), devices=devices)
 
     def sample_with(key: jax.Array, variables: Variables, batch: PoseBatch) -> SampleResult:
+        check_key(key)
         _check_values(batch)
         shards = shard_batch(_padded(batch, len(devices)), len(devices))
         result = jax.device_get(mapped(key, variables, shards))

@@ -17,6 +17,7 @@ from posediff_jax.data.batching import centre_missing
 from posediff_jax.data.occlusion import read_occlusion
 from posediff_jax.data.windows import ClipPlan, plan_clip
 from posediff_jax.inference import SampleBatch, make_sampler, sample_clip
+from posediff_jax.keys import check_key
 from posediff_jax.samplers.aggregate import joint_spread, mean_pose
 from posediff_jax.skeleton import Skeleton, check_joints, get_skeleton, joint_map
 from posediff_jax.systems import make_system
@@ -134,7 +135,7 @@ class Lifter:
             nothing, and the clip takes as many windows as it has frames.
 
         Raises:
-          TypeError: `camera` is no `Camera`.
+          TypeError: `camera` is no `Camera`, or `key` is no typed key.
           ValueError: Joints do not fit the skeleton or cannot be converted, no frame, values that
             are not finite or look normalised, a camera with leading axes, confidences that do not
             fit, missing joints with weights that were not trained for them, H below 1 (or above 1
@@ -142,6 +143,7 @@ class Lifter:
         """
         if num_hypotheses < 1:
             raise ValueError(f"num_hypotheses: expected at least 1, got {num_hypotheses}")
+        check_key(key)
         if not isinstance(camera, Camera):
             raise TypeError(
                 f"camera: expected a Camera, such as default_camera((w, h)), got {camera!r}"

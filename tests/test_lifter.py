@@ -288,6 +288,8 @@ class TestMissingJoints:
 def test_a_camera_is_needed(lifter):
     with pytest.raises(TypeError, match="camera: expected a Camera"):
         lifter(KEYPOINTS, camera=None, key=KEY)
+    with pytest.raises(TypeError, match="key: expected a typed key"):
+        lifter(KEYPOINTS, camera=None, key=jax.random.PRNGKey(0))
 
 
 def test_folders_that_cannot_be_used(tmp_path, folder):

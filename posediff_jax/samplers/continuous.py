@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from posediff_jax.keys import check_key
 from posediff_jax.process.sdes import (
     SDE,
     VP,
@@ -155,12 +156,15 @@ def sample_sde(
 
     Raises:
       ValueError: `eps` is not in (0, T), or `noise` does not match `x_init` and N.
+      TypeError: As `check_key`.
     """
     if not 0 < eps < sde.horizon:
         raise ValueError(f"eps: expected a time between 0 and {sde.horizon} (T), got {eps}")
     expected = (sde.num_steps, *jnp.shape(x_init))
     if noise is not None and jnp.shape(noise) != expected:
         raise ValueError(f"noise: expected shape {expected} (steps first), got {jnp.shape(noise)}")
+    if noise is None:
+        check_key(key)
     factor = (0.5 if probability_flow else 1.0) if score_factor is None else score_factor
 
     def advance(state: Step, inputs: tuple) -> tuple[Step, Array | None]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from posediff_jax.keys import check_key
 from posediff_jax.process.schedules import Schedule, eps_from_x0, posterior_mean
 from posediff_jax.types import Array, PredictFn, Prediction, PyTree, SampleResult
 
@@ -47,6 +48,7 @@ def sample_ddpm(
 
     Raises:
       ValueError: `last_steps` out of range, or `noise` does not match `x_init` and T.
+      TypeError: As `check_key`.
     """
     num_steps = _steps_left(schedule, last_steps)
     _check_noise(noise, x_init, num_steps)
@@ -110,6 +112,7 @@ def sample_ddim(
 
     Raises:
       ValueError: `num_steps`, `last_steps` or `eta` out of range, or `noise` does not match.
+      TypeError: As `check_key`.
     """
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"eta: expected a value in [0, 1], got {eta}")
@@ -178,6 +181,7 @@ def _steps_left(schedule: Schedule, last_steps: int | None) -> int:
 
 def _step_keys(key: Array, num_steps: int) -> Array:
     """Keys of the steps, `(N,)`, or `(N, P)` for a key per chain."""
+    check_key(key)
     if key.ndim == 0:
         return jax.random.split(key, num_steps)
     return jax.vmap(lambda k: jax.random.split(k, num_steps), out_axes=1)(key)

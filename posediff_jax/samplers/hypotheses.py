@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from posediff_jax.keys import check_key
 from posediff_jax.types import Array, PyTree
 
 
@@ -37,11 +38,13 @@ def fan_out(
 
     Raises:
       ValueError: `num_hypotheses` below 1, `max_chains` below 0, or not one key per item.
+      TypeError: As `check_key`.
     """
     if num_hypotheses < 1:
         raise ValueError(f"num_hypotheses: expected at least 1, got {num_hypotheses}")
     if max_chains < 0:
         raise ValueError(f"max_chains: expected 0 (no bound) or more, got {max_chains}")
+    check_key(keys, name="keys")
     sizes = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(items)}
     if keys.ndim != 1 or sizes != {keys.shape[0]} or not keys.shape[0]:
         raise ValueError(

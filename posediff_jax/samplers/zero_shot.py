@@ -14,6 +14,7 @@ import numpy as np
 
 from posediff_jax.camera import fit_translation
 from posediff_jax.geometry import check_pose_pair
+from posediff_jax.keys import check_key
 from posediff_jax.process.schedules import Schedule
 from posediff_jax.process.sdes import SDE, SubVP
 from posediff_jax.samplers.ray_geometry import (
@@ -179,6 +180,7 @@ def optimise_poses(
 
     Raises:
       ValueError: Shapes do not fit, `warmup` is negative, or both `noise` and `noise_key` given.
+      TypeError: As `check_key`.
     """
     num_iterations = steps.time.shape[0]
     warmup = num_iterations // 5 if warmup is None else warmup
@@ -268,6 +270,8 @@ def _check_loop_noise(
 ) -> None:
     if noise is not None and noise_key is not None:
         raise ValueError("noise, noise_key: expected at most one of them, got both")
+    if noise_key is not None:
+        check_key(noise_key, name="noise_key")
     if noise is not None and jnp.shape(noise) != expected:
         raise ValueError(
             f"noise: expected shape {expected} (iterations first), got {jnp.shape(noise)}"

@@ -185,7 +185,7 @@ def _chosen(prior: Prior, batches: list[PoseBatch], lifted: Lifted) -> dict[str,
     x = jnp.asarray(lifted.samples)[:, :, None]  # (n, H, F, J, 3)
     energy = jax.jit(make_energy(prior.config))
     key = stream_key(prior.config.seed, "eval")
-    reprojection = _reprojection(batches, lifted)
+    distances = reprojection(batches, lifted)
     poses = {
         "first": x[:, 0],
         "mean": mean_pose(x),
@@ -193,12 +193,13 @@ def _chosen(prior: Prior, batches: list[PoseBatch], lifted: Lifted) -> dict[str,
         "nearest_to_mean": nearest_to_mean(x)[0],
         "most_agreed": most_agreed(x)[0],
         "denoising_energy": choose_least(x, energy(key, prior.variables, x))[0],
-        "reprojection_error": choose_least(x, reprojection)[0],
+        "reprojection_error": choose_least(x, distances)[0],
     }
     return {name: np.asarray(pose) for name, pose in poses.items()}
 
 
-def _reprojection(batches: list[PoseBatch], lifted: Lifted) -> jax.Array:
+def reprojection(batches: list[PoseBatch], lifted: Lifted) -> jax.Array:
+    """Pixels between hypotheses, as the batch's cameras see them, and keypoints, `(n, H, 1)`."""
     real = [np.asarray(b.mask)[:, 0] > 0 for b in batches]
 
     def join(*leaves: Any) -> Any:
@@ -210,7 +211,6 @@ def _reprojection(batches: list[PoseBatch], lifted: Lifted) -> jax.Array:
         jax.tree.map(join, *(b.camera for b in batches)),
         join(*(b.keypoints_px for b in batches)),
         confidence=join(*(b.confidence for b in batches)),
-        distort=False,
     )
 
 

@@ -1,5 +1,7 @@
 """ZeDO's tables in miniature: every row is there, and says what it should of the others."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ import pytest
 from configs.zedo_prior_synthetic import get_config
 from experiments import zedo_tables
 from experiments.data import load_training
-from experiments.zedo_lifting import Prior, least_errors, lift, load_frames, truth
+from experiments.zedo_lifting import Lifted, Prior, least_errors, lift, load_frames, truth
+from posediff_jax.camera import project
 from posediff_jax.systems import make_system
 
 OPTIONS = {"fit_iterations": 3, "num_iterations": 3}
@@ -34,6 +37,22 @@ def test_scored_frames_are_spread_and_padded(score, batches):
     every = np.concatenate([b.pose[b.mask[:, 0] > 0] for b in load_frames(score.config)])
     np.testing.assert_array_equal(truth(batches)[[0, -1]], every[[0, -1], 0])
     assert len(every) > 5
+
+
+def test_hypotheses_are_seen_through_the_lens(batches):
+    """Truth where it is has no error, under a lens that bends the image by tens of pixels."""
+    pixels, bent = [], []
+    for batch in batches:
+        camera = batch.camera
+        camera = camera.replace(radial=np.full_like(camera.radial, 0.3))
+        points = batch.pose + batch.root[..., None, :]
+        seen = np.asarray(project(camera, points))
+        pixels.append(np.abs(seen - np.asarray(project(batch.camera, points))).max())
+        bent.append(dataclasses.replace(batch, camera=camera, keypoints_px=seen))
+    assert max(pixels) > 5
+    root = np.concatenate([b.root[:, 0][b.mask[:, 0] > 0] for b in bent])
+    there = Lifted(truth(bent)[:, None], {"translation": root[:, None]}, 0.0)
+    np.testing.assert_allclose(zedo_tables.reprojection(bent, there), 0, atol=1e-2)
 
 
 @pytest.mark.slow

@@ -99,9 +99,11 @@ class FrameScores(NamedTuple):
         return len(self.rank_counts) - 1
 
     @property
-    def num_failed(self) -> int:
-        """Scored frames whose hypotheses are not all finite; averages leave them out."""
-        return int((~np.isfinite(self.values["mean"]["mpjpe"])).sum())
+    def num_failed(self) -> dict[str, int]:
+        """By rule the scored frames that it has no finite answer for; its averages lack them."""
+        return {
+            rule: int((~np.isfinite(found["mpjpe"])).sum()) for rule, found in self.values.items()
+        }
 
     def calibration(self) -> dict[str, float]:
         """Coverage error, CRPS and energy score in metres, rank correlation of spread and error.

@@ -68,8 +68,9 @@ def summarise(
       all frames (`frames`); millimetres or percent, None where undefined. `needs`: what rules and
       metrics took beside the keypoints. `levels`: by rule, for each level of the tree from 1 on the
       same means of its joints' error, millimetres. `calibration`: see `FrameScores.calibration`,
-      lengths in millimetres. `batch_size`: see `FrameScores`. `num_hypotheses`, `num_frames`, and `num_failed`: frames without a
-      finite answer, which all averages leave out.
+      lengths in millimetres. `batch_size`: see `FrameScores`. `num_hypotheses`,
+      `num_frames`, and `num_failed`: by rule the frames without a finite answer, which its averages
+      leave out.
     """
     names, group = _groups(scores, actions, subjects, by_subject=by_subject)
     rules = {
@@ -130,10 +131,11 @@ def print_summary(
     _print_metrics(console, summary, f"{title}: coherence, mean over groups, {several}", COHERENCE)
     _print_levels(console, summary, title)
     _print_calibration(console, summary)
-    if summary["num_failed"]:
+    failed = [f"{rule}: {count}" for rule, count in summary["num_failed"].items() if count]
+    if failed:
         console.print(
-            f"{summary['num_failed']} of {summary['num_frames']} frames have no finite answer and "
-            "are left out of every average"
+            f"of {summary['num_frames']} frames some have no finite answer and are left out of the "
+            f"rule's averages, which then compare with no other's: {', '.join(failed)}"
         )
 
 

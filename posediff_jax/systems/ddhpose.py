@@ -24,7 +24,7 @@ from posediff_jax.samplers.discrete import ddim_times
 from posediff_jax.skeleton import Skeleton
 from posediff_jax.systems import d3dp, windows
 from posediff_jax.systems.base import System
-from posediff_jax.systems.losses import masked_mean, training_pair
+from posediff_jax.systems.losses import check_factors, masked_mean, training_pair
 from posediff_jax.systems.windows import (
     apply_windows,
     average_pair,
@@ -73,6 +73,9 @@ class LossOptions(windows.LossOptions):
     direction_weight: float = 1.0
     bone_errors: BoneErrors = "released"
     loss_unit: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_factors(self, "position_weight", "length_weight", "direction_weight", "loss_unit")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from posediff_jax.keys import item_keys
 from posediff_jax.process.schedules import Schedule, q_sample, x0_from_eps
 from posediff_jax.skeleton import Skeleton, segments
 from posediff_jax.systems.diffhpe_parts import Guidance, NoiseShape, join_lifter
-from posediff_jax.systems.losses import device_key, masked_mean, training_pair
+from posediff_jax.systems.losses import check_factors, device_key, masked_mean, training_pair
 from posediff_jax.types import Array, Aux, PoseBatch, Variables
 
 
@@ -43,11 +43,11 @@ def check_loss(options: LossOptions, model: DiffHPEDenoiser) -> None:
     Raises:
       ValueError: A number out of range, bones that are not known, or regularisers without poses.
     """
+    check_factors(options, "time_weight", "side_weight")
     a, b = options.time_weight, options.side_weight
-    if a < 0 or b < 0 or a + b > 1:
+    if a + b > 1:
         raise ValueError(
-            "loss.time_weight, loss.side_weight: expected at least 0 and together at most 1, "
-            f"got {a} and {b}"
+            f"loss.time_weight, loss.side_weight: expected together at most 1, got {a} and {b}"
         )
     if a or b:
         segments(model.skeleton, bones=options.bones)

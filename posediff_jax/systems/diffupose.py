@@ -25,7 +25,7 @@ from posediff_jax.samplers.discrete import sample_ddim, sample_ddpm
 from posediff_jax.samplers.hypotheses import fan_out
 from posediff_jax.skeleton import Skeleton, check_joints, get_skeleton
 from posediff_jax.systems.base import System
-from posediff_jax.systems.losses import device_key, masked_mean, training_pair
+from posediff_jax.systems.losses import check_factors, device_key, masked_mean, training_pair
 from posediff_jax.types import Array, Aux, PoseBatch, PredictFn, Prediction, SampleResult, Variables
 
 SamplerName = Literal["ddim", "ddpm"]
@@ -85,6 +85,9 @@ class LossOptions:
 
     joint_weights: str = "diffupose"
     condition_weight: float = 0.8
+
+    def __post_init__(self) -> None:
+        check_factors(self, "condition_weight")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,29 @@
 """What the losses of all systems share: checked inputs, keys, means over the frames that count."""
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from posediff_jax.skeleton import Skeleton, check_joints
 from posediff_jax.types import Array, PoseBatch
+
+
+def check_factors(options: Any, *names: str) -> None:
+    """Refuses factors of a section `loss` that would turn its sense, or make it no number.
+
+    Args:
+      options: The section.
+      *names: Its fields that are factors.
+
+    Raises:
+      ValueError: One is negative or not finite.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if not 0 <= value < math.inf:
+            raise ValueError(f"loss.{name}: expected a finite factor of at least 0, got {value}")
 
 
 def training_pair(batch: PoseBatch, skeleton: Skeleton) -> tuple[Array, Array]:

@@ -18,7 +18,7 @@ from posediff_jax.keys import item_keys
 from posediff_jax.skeleton import Skeleton, check_joints
 from posediff_jax.systems import windows
 from posediff_jax.systems.base import System
-from posediff_jax.systems.losses import masked_mean, training_pair
+from posediff_jax.systems.losses import check_factors, masked_mean, training_pair
 from posediff_jax.types import Array, Aux, PoseBatch, SampleResult, Variables
 
 Position = Literal["distance", "squared"]
@@ -45,6 +45,9 @@ class LossOptions(windows.LossOptions):
     position: Position = "distance"
     smoothness_weight: float = 0.5
     velocity_weight: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_factors(self, "smoothness_weight", "velocity_weight")
 
 
 @dataclasses.dataclass(frozen=True)

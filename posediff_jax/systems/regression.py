@@ -12,7 +12,7 @@ from posediff_jax.config import read_options
 from posediff_jax.geometry import flip, root_center, safe_norm
 from posediff_jax.skeleton import Skeleton, check_joints
 from posediff_jax.systems.base import System
-from posediff_jax.systems.losses import device_key, masked_mean, training_pair
+from posediff_jax.systems.losses import check_factors, device_key, masked_mean, training_pair
 from posediff_jax.types import Array, Aux, PoseBatch, SampleResult, Variables
 
 
@@ -33,9 +33,9 @@ class LossOptions:
     mpjpe: float = 0.0
 
     def __post_init__(self) -> None:
-        factors = dataclasses.astuple(self)
-        if not all(f >= 0 for f in factors) or not any(factors):
-            raise ValueError(f"loss: expected factors >= 0, not all 0, got {self}")
+        check_factors(self, "mse", "l1", "mpjpe")
+        if not any(dataclasses.astuple(self)):
+            raise ValueError(f"loss: expected factors that are not all 0, got {self}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -185,8 +185,8 @@ class TestConfig:
             ({"model": {"depth": 4}}, r"model\.depth: unknown field"),
             ({"model": {"dtype": "int8"}}, r"model\.dtype: expected one of .*'int8'"),
             ({"model": {"modulation_init": "zeros"}}, r"model\.modulation_init.*'zeros'"),
-            ({"loss": {"mse": -1.0}}, "loss: expected factors >= 0, not all 0"),
-            ({"loss": {"mse": 0.0, "l1": 0.0}}, "loss: expected factors >= 0, not all 0"),
+            ({"loss": {"mse": -1.0}}, "loss.mse: expected a finite factor of at least 0"),
+            ({"loss": {"mse": 0.0, "l1": 0.0}}, "loss: expected factors that are not all 0"),
             ({"sampler": {"steps": 3}}, r"sampler\.steps: unknown field"),
         ],
     )

@@ -38,7 +38,7 @@ def test_trains_and_lifts():
         ({"model": {"widht": 8}}, "model.widht: unknown field"),
         ({"model": {"width": 0}}, "model.width: expected at least 1"),
         ({"model": {"dtype": "int8"}}, "model.dtype: expected one of"),
-        ({"loss": {"mse": -1.0}}, "loss: expected factors >= 0"),
+        ({"loss": {"mse": -1.0}}, "loss.mse: expected a finite factor of at least 0"),
     ],
 )
 def test_a_bad_config_is_named(change, message):

@@ -5,7 +5,8 @@ python -m experiments.evaluate --checkpoint=runs/diffupose_cmu [--protocol=cmu17
     [--windows=blend] [--occlusion=random]
 
 Writes the figures beside the checkpoints, in a file named after protocol, number of hypotheses and
-whatever else was changed, or to --out.
+whatever else was changed, or to --out: all at the end, so an evaluation that was interrupted is
+made again from the start.
 """
 
 import dataclasses

@@ -79,6 +79,8 @@ class FrameScores(NamedTuple):
       levels: By rule, the error of the joints of each level of the tree, `(n, L)`, metres; see
         `level_errors`.
       batch_size: Windows that shared a hypothesis of "p_best_batch"; 0 where that is not known.
+      official: Of the protocol "diffupose_official", whose N-MPJPE has a scale for each axis, see
+        `protocols.n_mpjpe_per_axis`.
     """
 
     values: dict[str, dict[str, NDArray]]
@@ -92,6 +94,7 @@ class FrameScores(NamedTuple):
     action: NDArray[np.int64]
     levels: Mapping[str, NDArray] = MappingProxyType({})
     batch_size: int = 0
+    official: bool = False
 
     @property
     def num_hypotheses(self) -> int:
@@ -143,7 +146,8 @@ def score_items(
       sampled: For each of `items.batches(batch_size)` in order the hypotheses `(B, H, F, J, 3)`,
         metres. May be a generator: one batch is in memory at a time.
       batch_size: B; "p_best_batch" chooses one hypothesis for so many windows.
-      official: Apply `protocols.diffupose_official` first, which USES the true depth of the root.
+      official: Apply `protocols.diffupose_official` first, which USES the true depth of the root,
+        and measure N-MPJPE as its authors' code does.
 
     Returns:
       Figures of the rules of `RULES`, but for "j_agg_true_root" where the root is not known.
@@ -208,6 +212,7 @@ def score_items(
         action=action,
         levels=found["levels"],
         batch_size=batch_size,
+        official=official,
     )
 
 
@@ -227,6 +232,7 @@ def _score_batch(
     seen = (jnp.asarray(batch.confidence) > 0).astype(hypotheses.dtype)
     if official:
         hypotheses = _official(hypotheses, batch)
+        frame_metrics["n_mpjpe"] = protocols.n_mpjpe_per_axis
     view = (batch.keypoints_px, batch.camera)
     # With the root that fits the mean pose, not the true one as published.
     mixed = {"j_agg": reprojection_pose(hypotheses, *view, confidence=seen)}

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from posediff_jax.evaluation import coherence, metrics
+from posediff_jax.evaluation import coherence, metrics, protocols
 from posediff_jax.evaluation.hypotheses import RULES, FrameScores
-from posediff_jax.evaluation.protocols import action_means
 
 # Printed in millimetres; the others are shares, printed in percent.
 ERRORS = ("mpjpe", "rerooted_mpjpe", "p_mpjpe", "prealigned_p_mpjpe", "n_mpjpe", "mpjve")
@@ -85,6 +84,9 @@ def summarise(
         rule: [_means(v * 1000, group, names) for v in by_level.T]
         for rule, by_level in scores.levels.items()
     }
+    needs = _NEEDS
+    if scores.official:
+        needs = {**needs, "n_mpjpe": protocols.NEEDS["n_mpjpe_per_axis"]}
     return {
         "num_hypotheses": scores.num_hypotheses,
         "num_frames": len(scores.action),
@@ -95,7 +97,7 @@ def summarise(
         "calibration": calibration,
         "needs": {
             "rules": {rule: list(RULES[rule]) for rule in rules},
-            "metrics": {metric: list(_NEEDS[metric]) for metric in METRICS},
+            "metrics": {metric: list(needs[metric]) for metric in METRICS},
         },
         "units": {
             "rules": {metric: "mm" if metric in LENGTHS else "percent" for metric in METRICS},
@@ -152,7 +154,7 @@ def _means(values: NDArray, group: NDArray, names: list[str]) -> dict[str, Any]:
     known = np.isfinite(values)
     if not known.any():
         return {"groups": {}, "mean": None, "frames": None}
-    found = action_means(values[known], group[known])
+    found = protocols.action_means(values[known], group[known])
     by_group = {names[a]: float(m) for a, m in zip(found.actions, found.means, strict=True)}
     order = {name: i for i, name in enumerate(_SHORT)}
     ordered = sorted(by_group, key=lambda name: (order.get(name, len(order)), name))

@@ -9,7 +9,7 @@ from posediff_jax.data.occlusion import Occlusion
 from posediff_jax.evaluation import metrics
 from posediff_jax.evaluation.coherence import segment_std, symmetry_gap
 from posediff_jax.evaluation.hypotheses import RULES, score_items
-from posediff_jax.evaluation.protocols import diffupose_official
+from posediff_jax.evaluation.protocols import diffupose_official, n_mpjpe_per_axis
 from posediff_jax.geometry import procrustes_align
 from posediff_jax.samplers.aggregate import reprojection_pose
 from posediff_jax.skeleton import H36M_17
@@ -305,6 +305,10 @@ def test_official_uses_the_depth_of_the_root():
     )
     expected = np.linalg.norm(np.asarray(poses) - TRUTH[:6], axis=-1).mean(axis=-1)
     np.testing.assert_allclose(scores.values["mean"]["mpjpe"][:6], expected, atol=1e-4)
+    # The authors' code scales each axis by itself.
+    expected = n_mpjpe_per_axis(poses, TRUTH[:6])
+    np.testing.assert_allclose(scores.values["mean"]["n_mpjpe"][:6], expected, atol=1e-4)
+    assert scores.official
 
 
 def test_errors():

@@ -100,6 +100,14 @@ def test_the_summary_is_json_and_says_what_was_needed():
     assert (found["num_hypotheses"], found["num_frames"]) == (2, 5)
 
 
+def test_the_official_protocol_says_how_it_scales():
+    found = summarise(
+        make_scores()._replace(official=True), actions=ACTIONS, subjects=("S9", "S11")
+    )
+    assert found["needs"]["metrics"]["n_mpjpe"][1] == "ground-truth scale of each axis"
+    assert summary()["needs"]["metrics"]["n_mpjpe"][1] == "ground-truth scale"
+
+
 def test_frames_without_an_answer_are_said(capsys):
     scores = make_scores()
     broken = {**scores.values["mean"], "mpjpe": np.array([0.1, np.nan, 0.5, 0.5, 0.9])}

@@ -1,4 +1,4 @@
-"""Keys of another kind than typed ones are refused by the argument's name, wherever users give one."""
+"""What is no typed key is refused by the argument's name, wherever users give one."""
 
 import jax
 import jax.numpy as jnp

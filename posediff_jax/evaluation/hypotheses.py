@@ -63,10 +63,10 @@ class FrameScores(NamedTuple):
       values: By rule, then metric: `(n,)`, metres or shares. PCK and AUC are over the 14 joints of
         `metrics.PCK_JOINTS` where the skeleton has them. P-MPJPE aligns the pose of the rule; with
         "prealigned_p_mpjpe", as published for J-Agg and J-Best, each hypothesis is aligned before
-        joints are mixed (for rules that mix none they are the same). A velocity error is NaN where nobody asked
-        for the frame before (windows of one frame, unless that is scored too; the first frame). The
-        deviation of segments is that of a whole window in each of its frames, NaN where a window
-        runs over the end of its sequence or has a single frame.
+        joints are mixed (for rules that mix none they are the same). A velocity error is NaN where
+        nobody asked for the frame before (windows of one frame, unless that is scored too; the
+        first frame). The deviation of segments is that of a whole window in each of its frames, NaN
+        where a window runs over the end of its sequence or has a single frame.
       spread: Root mean square distance of the hypotheses to their mean, mean over joints, `(n,)`,
         metres.
       crps: Mean over coordinates of all joints but the root, `(n,)`, metres.
@@ -190,7 +190,8 @@ def score_items(
         values[rule]["mpjve"] = velocity
     # From here on without the frames that only velocities needed.
     counted = np.concatenate(scored)
-    whole = {"values": {rule: values[rule] for rule in RULES if rule in values}, "at": (sequence, frame)}
+    ordered = {rule: values[rule] for rule in RULES if rule in values}
+    whole = {"values": ordered, "at": (sequence, frame)}
     for name in ("levels", "spread", "crps", "energy"):
         whole[name] = joined[name]
     found = jax.tree.map(lambda x: x[counted], whole)
@@ -247,9 +248,13 @@ def _score_batch(
         **{rule: pose for rule, (pose, _) in mixed.items()},
         "j_best": oracle.best_joints(hypotheses, target)[0],
     }
-    by_metric = {
+    truth = target[:, None]
+    aligned = metrics.joint_error(procrustes_align(hypotheses, truth), truth)
+    # Aligned once, for all that needs it.
+    by_metric = {"p_mpjpe": jnp.mean(aligned, axis=-1)} | {
         name: jax.vmap(lambda h, m=metric: m(h, target), in_axes=1, out_axes=1)(hypotheses)
         for name, metric in frame_metrics.items()
+        if name != "p_mpjpe"
     }
     values: dict[str, dict[str, Array]] = {
         rule: {name: metric(pose, target) for name, metric in frame_metrics.items()}
@@ -265,21 +270,21 @@ def _score_batch(
     best = {name: _best_of_batch(v, scored, name) for name, v in by_metric.items()}
     values["p_best_batch"] = {name: v[:, best[name]] for name, v in by_metric.items()}
     poses["p_best_batch"] = hypotheses[:, best["mpjpe"]]
-    prealigned = _prealigned(hypotheses, target, {rule: index for rule, (_, index) in mixed.items()})
+    prealigned = _prealigned(aligned, {rule: index for rule, (_, index) in mixed.items()})
     for rule, pose in poses.items():
         values[rule]["prealigned_p_mpjpe"] = prealigned.get(rule, values[rule]["p_mpjpe"])
         values[rule] |= _coherence(pose, batch.mask, skeleton)
     others = np.delete(np.arange(target.shape[-2]), root)
-    free, truth = hypotheses[..., others, :], target[..., others, :]
+    free, true = hypotheses[..., others, :], target[..., others, :]
     return {
         "values": values,
         "poses": poses,
         "target": target,
         "levels": {rule: level_errors(pose, target, skeleton) for rule, pose in poses.items()},
         "spread": joint_spread(hypotheses).mean(axis=-1),
-        "crps": crps(free, truth).mean(axis=(-2, -1)),
-        "energy": energy_score(free, truth).mean(axis=-1),
-        "ranks": truth_ranks(free, truth),
+        "crps": crps(free, true).mean(axis=(-2, -1)),
+        "energy": energy_score(free, true).mean(axis=-1),
+        "ranks": truth_ranks(free, true),
     }
 
 
@@ -291,19 +296,20 @@ def _best_of_batch(values: Array, scored: Array, metric: str) -> Array:
     return oracle.best_hypothesis_of_batch(losses, mask=counted)[1]
 
 
-def _prealigned(
-    hypotheses: Array, target: Array, chosen: Mapping[str, Array]
-) -> dict[str, Array]:
-    """P-MPJPE of mixed joints as published, `(B, F)`; `chosen` names hypotheses, `(B, F, J)`."""
-    truth = target[:, None]
-    error = metrics.joint_error(procrustes_align(hypotheses, truth), truth)
+def _prealigned(errors: Array, chosen: Mapping[str, Array]) -> dict[str, Array]:
+    """P-MPJPE of rules that mix joints as published, `(B, F)`.
+
+    Args:
+      errors: Of the joints of aligned hypotheses, `(B, H, F, J)`.
+      chosen: By rule the hypothesis of each joint, `(B, F, J)`; "j_best" finds its own.
+    """
     found = {
-        rule: jnp.take_along_axis(error, index[:, None], axis=1)[:, 0]
+        rule: jnp.take_along_axis(errors, index[:, None], axis=1)[:, 0]
         for rule, index in chosen.items()
     }
     # The nearest after alignment, not before it.
-    found["j_best"] = oracle.best_hypothesis(error)[0]
-    return {rule: jnp.mean(errors, axis=-1) for rule, errors in found.items()}
+    found["j_best"] = oracle.best_hypothesis(errors)[0]
+    return {rule: jnp.mean(values, axis=-1) for rule, values in found.items()}
 
 
 def _coherence(pose: Array, mask: Array, skeleton: Skeleton) -> dict[str, Array]:

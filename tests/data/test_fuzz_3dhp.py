@@ -1,4 +1,4 @@
-"""Broken files of MPI-INF-3DHP in all layouts: the same data, other finite ones, or a ValueError."""
+"""Broken files of MPI-INF-3DHP in all layouts: the same data, others, or a ValueError."""
 
 import shutil
 

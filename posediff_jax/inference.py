@@ -42,8 +42,8 @@ def make_sampler(
 
     Returns:
       `(key, batch) -> SampleResult` with NumPy arrays on the host, `(B, H, F, J, 3)`. It raises
-      a ValueError for an empty batch and for keypoints that are not finite in an unmasked frame, and
-      a TypeError for a key that is no typed one.
+      a ValueError for an empty batch and for keypoints that are not finite in an unmasked frame,
+      and a TypeError for a key that is no typed one.
     """
     sample_with = map_sampler(
         system,

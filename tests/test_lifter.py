@@ -292,7 +292,9 @@ def test_people_in_another_joint_order_than_said_are_noticed(lifter, said):
     person = virtual_views(0, [clip], H36M_17).sequences[0].keypoints_px
     given = {"camera": CAMERA, "key": KEY, "num_hypotheses": 3}
     lifter(person, **given)
-    with pytest.raises(ValueError, match=rf"skeleton: .* implausible for '{said}' and fit 'h36m_17'"):
+    with pytest.raises(
+        ValueError, match=rf"skeleton: .* implausible for '{said}' and fit 'h36m_17'"
+    ):
         lifter(person, skeleton=said, **given)
 
 

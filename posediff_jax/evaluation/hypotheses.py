@@ -170,9 +170,7 @@ def score_items(
         hypotheses = next(hypotheses_of, None)
         if hypotheses is None:
             raise ValueError(f"sampled: expected one array for each batch, got {number}")
-        scores = _score_batch(
-            hypotheses, batch, frames, official=official, skeleton=items.skeleton
-        )
+        scores = _score_batch(hypotheses, batch, frames, official=official, skeleton=items.skeleton)
         ranks, scores = scores["ranks"], {k: v for k, v in scores.items() if k != "ranks"}
         before = items.before[number * batch_size :][:batch_size]
         kept = frames | np.pad(before, ((0, len(frames) - len(before)), (0, 0)))

@@ -16,7 +16,9 @@ def make_scores(**values):
     base = {"mpjpe": [0.1, 0.3, 0.5, 0.5, 0.9], "mpjve": [np.nan, 0.1, np.nan, 0.3, np.nan]}
     fields = {name: np.asarray((base | values).get(name, [0.5] * 5)) for name in METRICS}
     return FrameScores(
-        values=dict.fromkeys(("mean", "j_agg", "j_agg_true_root", "p_best", "p_best_batch"), fields),
+        values=dict.fromkeys(
+            ("mean", "j_agg", "j_agg_true_root", "p_best", "p_best_batch"), fields
+        ),
         spread=np.array([0.1, 0.2, 0.3, 0.4, 0.5]),
         crps=np.full(5, 0.05),
         energy=np.full(5, 0.07),

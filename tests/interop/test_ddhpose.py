@@ -184,7 +184,7 @@ class TestDDHPose:
     def test_settings_that_do_not_matter_or_do_not_exist(self):
         without = DDHPOSE.clone(hrst=False, walk="once")
         load_ddhpose(fill(ddhpose_layout()), without, trained_with={"hrst": False})
-        with pytest.raises(ValueError, match="trained_with: expected some of .*, got 'depth'"):
+        with pytest.raises(ValueError, match=r"trained_with: expected some of .*, got 'depth'"):
             load_ddhpose(fill(ddhpose_layout()), DDHPOSE, trained_with={"depth": 2})
 
     def test_weights_of_3dhp_say_how_the_release_samples_with_them(self):

@@ -42,9 +42,7 @@ class TestSampling:
         def stacked(return_trajectory):
             options = {"num_hypotheses": 2, "return_trajectory": return_trajectory}
             jaxpr = jax.make_jaxpr(lambda v: run(jax.random.key(0), v, batch, **options).samples)
-            scans = [
-                e for e in jaxpr(built(name)[1]).jaxpr.eqns if e.primitive.name == "scan"
-            ]
+            scans = [e for e in jaxpr(built(name)[1]).jaxpr.eqns if e.primitive.name == "scan"]
             return [v.aval.shape for e in scans for v in e.outvars if 7 in v.aval.shape]
 
         assert (7, 2, FRAMES, 17, 3) in stacked(True)

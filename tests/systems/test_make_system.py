@@ -57,7 +57,9 @@ FACTORS = {
 
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
-@pytest.mark.parametrize(("system", "name"), [(s, n) for s, names in FACTORS.items() for n in names])
+@pytest.mark.parametrize(
+    ("system", "name"), [(s, n) for s, names in FACTORS.items() for n in names]
+)
 def test_factors_of_a_loss_are_checked_when_it_is_built(system, name, value):
     config = {"system": system, "skeleton": "h36m_17", "loss": {name: value}}
     message = rf"loss\.{name}: expected a finite factor of at least 0, got {value}"

@@ -248,37 +248,38 @@ def _score_batch(
     }
     truth = target[:, None]
     aligned = metrics.joint_error(procrustes_align(hypotheses, truth), truth)
-    # Aligned once, for all that needs it.
-    by_metric = {"p_mpjpe": jnp.mean(aligned, axis=-1)} | {
-        name: jax.vmap(lambda h, m=metric: m(h, target), in_axes=1, out_axes=1)(hypotheses)
+    by_metric = {
+        name: metric(hypotheses, truth)
         for name, metric in frame_metrics.items()
         if name != "p_mpjpe"
     }
-    values: dict[str, dict[str, Array]] = {
-        rule: {name: metric(pose, target) for name, metric in frame_metrics.items()}
-        for rule, pose in poses.items()
-    }
+    by_metric["p_mpjpe"] = by_metric["prealigned_p_mpjpe"] = jnp.mean(aligned, axis=-1)
+    least = oracle.best_hypothesis(by_metric["mpjpe"])[1]
+    best = {name: _best_of_batch(v, scored, name) for name, v in by_metric.items()}
+    poses["p_best"] = oracle.take_hypothesis(hypotheses, least)
+    poses["p_best_batch"] = hypotheses[:, best["mpjpe"]]
+    # All rules at once: one compilation of each metric.
+    every = jnp.stack([*poses.values()])
+    figures = {name: metric(every, target) for name, metric in frame_metrics.items()}
+    figures["prealigned_p_mpjpe"] = figures["p_mpjpe"]
+    figures |= _coherence(every, batch.mask, skeleton)
+    levels = level_errors(every, target, skeleton)
+    values = {rule: {k: v[i] for k, v in figures.items()} for i, rule in enumerate(poses)}
     # Each metric has its own best hypothesis; shares are best where they are large.
-    values["p_best"] = {
+    values["p_best"] |= {
         name: jnp.max(v, axis=1) if name in _SHARES else oracle.best_hypothesis(v)[0]
         for name, v in by_metric.items()
     }
-    index = oracle.best_hypothesis(by_metric["mpjpe"])[1]
-    poses["p_best"] = oracle.take_hypothesis(hypotheses, index)
-    best = {name: _best_of_batch(v, scored, name) for name, v in by_metric.items()}
-    values["p_best_batch"] = {name: v[:, best[name]] for name, v in by_metric.items()}
-    poses["p_best_batch"] = hypotheses[:, best["mpjpe"]]
-    prealigned = _prealigned(aligned, {rule: index for rule, (_, index) in mixed.items()})
-    for rule, pose in poses.items():
-        values[rule]["prealigned_p_mpjpe"] = prealigned.get(rule, values[rule]["p_mpjpe"])
-        values[rule] |= _coherence(pose, batch.mask, skeleton)
+    values["p_best_batch"] |= {name: v[:, best[name]] for name, v in by_metric.items()}
+    for rule, error in _prealigned(aligned, {r: index for r, (_, index) in mixed.items()}).items():
+        values[rule]["prealigned_p_mpjpe"] = error
     others = np.delete(np.arange(target.shape[-2]), root)
     free, true = hypotheses[..., others, :], target[..., others, :]
     return {
         "values": values,
         "poses": poses,
         "target": target,
-        "levels": {rule: level_errors(pose, target, skeleton) for rule, pose in poses.items()},
+        "levels": dict(zip(poses, levels, strict=True)),
         "spread": joint_spread(hypotheses).mean(axis=-1),
         "crps": crps(free, true).mean(axis=(-2, -1)),
         "energy": energy_score(free, true).mean(axis=-1),
@@ -310,16 +311,16 @@ def _prealigned(errors: Array, chosen: Mapping[str, Array]) -> dict[str, Array]:
     return {rule: jnp.mean(values, axis=-1) for rule, values in found.items()}
 
 
-def _coherence(pose: Array, mask: Array, skeleton: Skeleton) -> dict[str, Array]:
-    """Figures `(B, F)` by both lists of segments; NaN where there is no such list."""
+def _coherence(poses: Array, mask: Array, skeleton: Skeleton) -> dict[str, Array]:
+    """Figures `(..., B, F)` by both lists of segments; NaN where there is no such list."""
     figures = {}
     # A shorter window would seem steadier than it is.
-    whole = jnp.all(jnp.asarray(mask) > 0, axis=1, keepdims=True) & (pose.shape[1] > 1)
+    whole = jnp.all(jnp.asarray(mask) > 0, axis=1, keepdims=True) & (poses.shape[-3] > 1)
     for bones, suffix in (("official", ""), ("anatomical", "_anatomical")):
-        gap = steadiness = jnp.full(pose.shape[:2], jnp.nan, pose.dtype)
+        gap = steadiness = jnp.full(poses.shape[:-2], jnp.nan, poses.dtype)
         if bones == "anatomical" or skeleton.name in RELEASED_SEGMENTS:
-            gap = symmetry_gap(pose, skeleton, bones=bones)
-            deviation = segment_std(pose, skeleton, bones=bones)[:, None]
+            gap = symmetry_gap(poses, skeleton, bones=bones)
+            deviation = segment_std(poses, skeleton, bones=bones)[..., None]
             steadiness = jnp.where(whole, deviation, jnp.full_like(gap, jnp.nan))
         figures[f"symmetry_gap{suffix}"] = gap
         figures[f"segment_std{suffix}"] = steadiness

@@ -59,7 +59,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def _tiny(config: ConfigDict) -> None:
     config.data.procedural_clips = 5
-    config.sampler.num_iterations = 5
+    config.sampler.update(fit_iterations=5, num_iterations=5)
     config.training.num_steps = 10
 
 

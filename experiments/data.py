@@ -61,7 +61,8 @@ class DataOptions:
       train_views: Cameras per piece.
       pitch_degrees: Least and greatest pitch of the cameras of training motion.
       procedural_clips: Clips of procedural motion that `cmu17` is trained on beside its own.
-      procedural_kinds: Of which kinds, see `procedural_motion`; empty for all usual ones.
+      procedural_kinds: Kinds of those and of the clips that are scored, see `procedural_motion`;
+        empty for all usual ones.
       body_spread: Bodies of the training motion, see `random_bodies`; 0 for those recorded.
       noise_px: Of the 2D joints, in training.
       detector: See `virtual_views`.
@@ -264,7 +265,10 @@ def _procedural_test(
 ) -> ScoredViews:
     del protocol
     clips = procedural_motion(
-        seed + 1, num_clips=options.test_clips, frames=options.frames_per_clip
+        seed + 1,
+        num_clips=options.test_clips,
+        frames=options.frames_per_clip,
+        kinds=options.procedural_kinds or MOTIONS,
     )
     return _every_few(virtual_views(seed + 1, clips, skeleton, noise_px=options.noise_px))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from experiments.data import load_test
 from posediff_jax.evaluation.metrics import mpjpe, p_mpjpe
 from posediff_jax.evaluation.oracle import best_hypothesis
 from posediff_jax.inference import make_sampler
+from posediff_jax.samplers.choose import reprojection_error
 from posediff_jax.skeleton import get_skeleton
 from posediff_jax.systems import make_system
 from posediff_jax.training import load_variables, stream_key
@@ -166,3 +168,19 @@ def least_errors(lifted: Lifted, target: NDArray) -> dict[str, float]:
         figures[name] = 1000 * float(np.nanmean(least))
         figures["unsolved"] = float(np.isnan(least).sum())
     return figures
+
+
+def reprojection(batches: list[PoseBatch], lifted: Lifted) -> jax.Array:
+    """The error of each hypothesis in pixels, `(n, H, 1)`, by a camera without distortion."""
+    real = [np.asarray(b.mask)[:, 0] > 0 for b in batches]
+
+    def join(*leaves: Any) -> Any:
+        return np.concatenate([np.asarray(x)[r] for x, r in zip(leaves, real, strict=True)])
+
+    return reprojection_error(
+        jnp.asarray(lifted.samples)[:, :, None],
+        jnp.asarray(lifted.records["translation"])[:, :, None],
+        jax.tree.map(join, *(b.camera for b in batches)),
+        join(*(b.keypoints_px for b in batches)),
+        confidence=join(*(b.confidence for b in batches)),
+    )

@@ -34,6 +34,7 @@ from experiments.zedo_lifting import (
     lift,
     load_frames,
     load_prior,
+    reprojection,
     truth,
 )
 from posediff_jax.samplers.aggregate import mean_pose, medoid_pose
@@ -42,7 +43,6 @@ from posediff_jax.samplers.choose import (
     choose_least,
     most_agreed,
     nearest_to_mean,
-    reprojection_error,
 )
 from posediff_jax.systems.zedo import make_energy
 from posediff_jax.training import stream_key
@@ -185,7 +185,7 @@ def _chosen(prior: Prior, batches: list[PoseBatch], lifted: Lifted) -> dict[str,
     x = jnp.asarray(lifted.samples)[:, :, None]  # (n, H, F, J, 3)
     energy = jax.jit(make_energy(prior.config))
     key = stream_key(prior.config.seed, "eval")
-    distances = reprojection(batches, lifted)
+    pixels = reprojection(batches, lifted)
     poses = {
         "first": x[:, 0],
         "mean": mean_pose(x),
@@ -193,25 +193,9 @@ def _chosen(prior: Prior, batches: list[PoseBatch], lifted: Lifted) -> dict[str,
         "nearest_to_mean": nearest_to_mean(x)[0],
         "most_agreed": most_agreed(x)[0],
         "denoising_energy": choose_least(x, energy(key, prior.variables, x))[0],
-        "reprojection_error": choose_least(x, distances)[0],
+        "reprojection_error": choose_least(x, pixels)[0],
     }
     return {name: np.asarray(pose) for name, pose in poses.items()}
-
-
-def reprojection(batches: list[PoseBatch], lifted: Lifted) -> jax.Array:
-    """Pixels between hypotheses, as the batch's cameras see them, and keypoints, `(n, H, 1)`."""
-    real = [np.asarray(b.mask)[:, 0] > 0 for b in batches]
-
-    def join(*leaves: Any) -> Any:
-        return np.concatenate([np.asarray(x)[r] for x, r in zip(leaves, real, strict=True)])
-
-    return reprojection_error(
-        jnp.asarray(lifted.samples)[:, :, None],
-        jnp.asarray(lifted.records["translation"])[:, :, None],
-        jax.tree.map(join, *(b.camera for b in batches)),
-        join(*(b.keypoints_px for b in batches)),
-        confidence=join(*(b.confidence for b in batches)),
-    )
 
 
 # The default number of hypotheses is the paper's.

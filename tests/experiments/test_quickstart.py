@@ -97,8 +97,8 @@ def test_a_bad_config_argument_is_named():
 def test_the_whole_command_beats_the_mean_pose(tmp_path):
     """What the README promises a newcomer, on the embedded motion."""
     command = [sys.executable, "-m", "experiments.quickstart", f"--workdir={tmp_path}"]
-    # Compiled as users compile it, not as tests are.
-    environment = {**os.environ, "XLA_FLAGS": ""}
+    # As users run it: not compiled as tests are, and on the devices that there are.
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_NUM_CPU_DEVICES": "1"}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )

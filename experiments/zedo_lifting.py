@@ -171,7 +171,7 @@ def least_errors(lifted: Lifted, target: NDArray) -> dict[str, float]:
 
 
 def reprojection(batches: list[PoseBatch], lifted: Lifted) -> jax.Array:
-    """The error of each hypothesis in pixels, `(n, H, 1)`, by a camera without distortion."""
+    """The error of each hypothesis in pixels, `(n, H, 1)`, seen through the lens of its camera."""
     real = [np.asarray(b.mask)[:, 0] > 0 for b in batches]
 
     def join(*leaves: Any) -> Any:

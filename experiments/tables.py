@@ -1,12 +1,13 @@
 """Trains the models behind a paper's tables and prints these, resumable at any point.
 
 python -m experiments.tables --paper=ddhpose --data=cmu17 --root=../shared/data/cmu17
-    [--workdir=runs/tables] [--size=small] [--seeds=2] [--steps=N] [--only=mixste,d3dp]
+    [--workdir=runs/tables] [--size=small] [--seeds=2] [--steps=N] [--every=N] [--only=mixste,d3dp]
 
 Every run has a folder named after its config's hash; what is trained or scored there already is not
 done again, and a killed run goes on where it stopped. Figures are those of the mean of the
 hypotheses (P-Agg), over all scored frames; the paper's are on Human3.6M and not comparable, only
-their order is. A difference is called none where it is not above the spread over seeds.
+their order is. A difference is called none where it is not above the spread over seeds. Beside the
+tables: all rules over hypotheses, errors by level and training curves, see `table_figures`.
 """
 
 import hashlib
@@ -22,8 +23,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments import evaluate, train
+from experiments import evaluate, table_figures, train
 from experiments.common import start, write_json
+from experiments.seeds import difference, spread
+from experiments.table_figures import Scored
 
 # Hypotheses and iterations.
 ONE = (1, 1)
@@ -57,7 +60,7 @@ _PAPER_1 = {
 # The papers' figures of several hypotheses USE the true root; ours, the mean, use no truth.
 _CAPTION = (
     "mm; ours ± half the range over seeds, the mean of H | the paper's on Human3.6M, for H > 1 by "
-    "J-Agg at the true root"
+    "J-Agg at the true root | *4: one window in 4 scored"
 )
 # The first line of an ablation is what the others are compared with.
 TABLES: Mapping[str, tuple[Row, ...]] = {
@@ -100,6 +103,7 @@ def run(
     seeds: int = 2,
     steps: int = 0,
     only: Sequence[str] = (),
+    every: int = 1,
 ) -> dict[str, list[dict[str, Any]]]:
     """Trains and scores what is missing; prints and returns the tables.
 
@@ -112,9 +116,11 @@ def run(
       seeds: Runs of each model, with seeds 0, 1, ...
       steps: Replaces `training.num_steps`; 0 keeps it.
       only: Systems; empty for all.
+      every: Of many hypotheses and iterations (H W above 5) score one window in so many.
 
     Returns:
-      By table its rows: "name", "H", "W", "paper", and "mpjpe", "p_mpjpe", "levels" of each seed.
+      By table its rows: "name", "H", "W", "every", "paper", and "mpjpe", "p_mpjpe", "levels" of each
+      seed.
 
     Raises:
       ValueError: An unknown name, or fewer than one seed.
@@ -122,23 +128,45 @@ def run(
     for name, value, known in (("paper", paper, PAPERS), ("data", data, DATA)):
         if value not in known:
             raise ValueError(f"{name}: expected one of {sorted(known)}, got {value!r}")
-    if seeds < 1:
-        raise ValueError(f"seeds: expected at least 1, got {seeds}")
+    for name, number in (("seeds", seeds), ("every", every)):
+        if number < 1:
+            raise ValueError(f"{name}: expected at least 1, got {number}")
     found: dict[str, list[dict[str, Any]]] = {}
     for title, rows in PAPERS[paper].items():
         for row in rows:
             if only and row.model.system not in only:
                 continue
             cells = [
-                score(make_config(row.model, data, root, size, seed, steps), row.sampled, workdir)
+                score(
+                    make_config(row.model, data, root, size, seed, steps),
+                    row.sampled,
+                    workdir,
+                    every=share(row.sampled, every),
+                )
                 for seed in range(seeds)
             ]
             H, W = row.sampled
             line: dict[str, Any] = {"name": row.name, "H": H, "W": W, "paper": row.paper}
+            line["every"] = share(row.sampled, every)
             line |= {key: [cell[key] for cell in cells] for key in ("mpjpe", "p_mpjpe", "levels")}
             found.setdefault(title, []).append(line)
         if title in found:
             print_table(title, found[title])
+    rows = [row for row in sum(PAPERS[paper].values(), ()) if not only or row.model.system in only]
+    configs = {
+        row.model: [make_config(row.model, data, root, size, s, steps) for s in range(seeds)]
+        for row in rows
+    }
+    table_figures.show(
+        {model: [folder_of(c, workdir) for c in each] for model, each in configs.items()},
+        {
+            (row.model, row.sampled): Scored(
+                file_name(row.sampled, share(row.sampled, every)), row.paper
+            )
+            for row in rows
+        },
+        workdir,
+    )
     return found
 
 
@@ -160,18 +188,35 @@ def folder_of(config: ConfigDict, workdir: str | Path) -> Path:
     return Path(workdir) / f"{config.system}-{digest[:12]}"
 
 
-def score(config: ConfigDict, sampled: tuple[int, int], workdir: str | Path) -> dict[str, Any]:
+def share(sampled: tuple[int, int], every: int) -> int:
+    """One window in how many is scored: all but for many hypotheses and iterations."""
+    return every if sampled[0] * sampled[1] > 5 else 1
+
+
+def file_name(sampled: tuple[int, int], every: int) -> str:
+    """Of a run's figures.
+
+    >>> file_name((20, 10), 1), file_name((20, 10), 4)
+    ('H20_W10.json', 'H20_W10_every4.json')
+    """
+    return f"H{sampled[0]}_W{sampled[1]}" + (f"_every{every}" if every > 1 else "") + ".json"
+
+
+def score(
+    config: ConfigDict, sampled: tuple[int, int], workdir: str | Path, *, every: int = 1
+) -> dict[str, Any]:
     """Figures of one run at (H, W), from its folder where they are there already."""
     folder = folder_of(config, workdir)
     H, W = sampled
-    figures = folder / f"H{H}_W{W}.json"
+    figures = folder / file_name(sampled, every)
     if not figures.exists():
         trained = folder / "trained.json"
         if not trained.exists():
             train.run(config, folder)
             write_json(trained, {"steps": config.training.num_steps})
         sampler = {"num_steps": W} if "process" in config else {}
-        evaluate.run(folder, num_hypotheses=H, sampler=sampler, data=config.data.root, out=figures)
+        options: dict[str, Any] = {"data": config.data.root, "every": every, "out": figures}
+        evaluate.run(folder, num_hypotheses=H, sampler=sampler, **options)
     summary = json.loads(figures.read_text("utf-8"))
     mean = summary["rules"]["mean"]
     return {
@@ -182,33 +227,22 @@ def score(config: ConfigDict, sampled: tuple[int, int], workdir: str | Path) -> 
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints the mean over seeds, half their range, and the difference from the first row."""
+    """Prints the mean over seeds, half their range, and differences from the first row."""
     table = Table(title=title, caption=_CAPTION)
-    for head in ("", "H, W", "MPJPE", "paper", "P-MPJPE", "paper", "from the first"):
+    metrics = (head for name in ("MPJPE", "P-MPJPE") for head in (name, "from the first", "paper"))
+    for head in ("", "H, W", *metrics):
         table.add_column(head, justify="right", no_wrap=True)
     for level in range(len(rows[0]["levels"][0])):
         table.add_column(f"level {level + 1}", justify="right", no_wrap=True)
     for row in rows:
         figures = []
         for metric, paper in zip(("mpjpe", "p_mpjpe"), row["paper"], strict=True):
-            figures += [_spread(row[metric]), "-" if paper is None else f"{paper:g}"]
+            other = "" if row is rows[0] else difference(row[metric], rows[0][metric])
+            figures += [spread(row[metric]), other, "-" if paper is None else f"{paper:g}"]
         levels = (f"{value:.1f}" for value in np.mean(row["levels"], axis=0))
-        where = f"{row['H']}, {row['W']}"
-        table.add_row(row["name"], where, *figures, _difference(row, rows[0]), *levels)
+        where = f"{row['H']}, {row['W']}" + (f" *{row['every']}" if row["every"] > 1 else "")
+        table.add_row(row["name"], where, *figures, *levels)
     Console(width=160).print(table)
-
-
-def _spread(values: Sequence[float]) -> str:
-    half = np.ptp(values) / 2
-    return f"{np.mean(values):.2f}" + (f" ± {half:.2f}" if len(values) > 1 else "")
-
-
-def _difference(row: Mapping[str, Any], first: Mapping[str, Any]) -> str:
-    if row is first:
-        return ""
-    difference = float(np.mean(row["mpjpe"]) - np.mean(first["mpjpe"]))
-    spread = max(float(np.ptp(r["mpjpe"])) for r in (row, first))
-    return "none" if abs(difference) <= spread else f"{difference:+.2f}"
 
 
 def main(argv: list[str]) -> None:
@@ -224,6 +258,7 @@ def main(argv: list[str]) -> None:
         seeds=given.seeds,
         steps=given.steps,
         only=tuple(given.only),
+        every=given.every,
     )
 
 
@@ -236,6 +271,7 @@ def define_flags() -> None:
     flags.DEFINE_string("size", "small", "Variant of all configs.")
     flags.DEFINE_integer("seeds", 2, "Runs of each model.")
     flags.DEFINE_integer("steps", 0, "Updates of each run; 0: as the configs say.")
+    flags.DEFINE_integer("every", 1, "Of many hypotheses score one window in so many.")
     flags.DEFINE_list("only", [], "Systems, such as mixste; all by default.")
     flags.mark_flags_as_required(["root"])
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -126,11 +126,7 @@ def plot_lifted(path: str | Path, person: LiftedPerson, *, frames: int = 3) -> N
         _prepare(axes, person, title=row == 0)
         axes[0].set_ylabel(f"frame {person.frames[frame]}")
     _label(figure, person)
-    figure.tight_layout()
-    path = Path(path)
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    figure.savefig(partial, dpi=100)
-    partial.replace(path)
+    _save(figure, path)
 
 
 def animate_lifted(
@@ -179,6 +175,57 @@ def animate_lifted(
     partial.replace(path)
 
 
+class Line(NamedTuple):
+    """A line of `plot_lines`.
+
+    Attributes:
+      name: In the legend.
+      x: `(N,)`.
+      values: Of each seed, `(S, N)`.
+    """
+
+    name: str
+    x: ArrayLike
+    values: ArrayLike
+
+
+def plot_lines(
+    path: str | Path, panels: Mapping[str, Sequence[Line]], *, x_label: str, y_label: str
+) -> None:
+    """Draws lines, a panel for each title: means over seeds, and a band from least to greatest.
+
+    Args:
+      path: File to write, there whole or not at all; the suffix gives the format.
+      panels: By title its lines.
+      x_label: Below each panel.
+      y_label: Beside the first one.
+
+    Raises:
+      ValueError: There is no panel, or a line whose values are not `(S, N)` for its `(N,)`.
+      ImportError: matplotlib is not installed.
+    """
+    if not panels:
+        raise ValueError("panels: expected at least one, got none")
+    figure = _new_figure(5.5 * len(panels), 3.8)
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    row[0].set_ylabel(y_label)
+    for axes, (title, lines) in zip(row, panels.items(), strict=True):
+        for line in lines:
+            x, values = np.asarray(line.x), np.asarray(line.values)
+            if x.ndim != 1 or values.ndim != 2 or values.shape[1:] != x.shape:
+                raise ValueError(
+                    f"panels: expected (S, N) values over (N,) in {line.name!r}, got "
+                    f"{values.shape} over {x.shape}"
+                )
+            axes.plot(x, values.mean(axis=0), marker="." if len(x) < 30 else "", label=line.name)
+            color = axes.lines[-1].get_color()
+            axes.fill_between(x, values.min(axis=0), values.max(axis=0), alpha=0.2, color=color)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(x_label)
+        axes.legend()
+    _save(figure, path)
+
+
 def plot_curves(path: str | Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Draws the curves of a run: one panel for each figure, training and evaluation in colours.
 
@@ -209,11 +256,7 @@ def plot_curves(path: str | Path, lines: Sequence[Mapping[str, Any]]) -> None:
         axes.set_title(name)
         axes.set_xlabel("step")
         axes.legend()
-    figure.tight_layout()
-    path = Path(path)
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    figure.savefig(partial, dpi=100)
-    partial.replace(path)
+    _save(figure, path)
 
 
 def _spread_frames(person: LiftedPerson, count: int) -> list[int]:
@@ -287,6 +330,15 @@ def _frame(axes: Any, poses: np.ndarray, azimuth: float, elevation: float) -> No
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_major_locator(MultipleLocator(0.5))
         axis.set_ticklabels([])
+
+
+def _save(figure: Any, path: str | Path) -> None:
+    """Writes a picture whole or not at all."""
+    figure.tight_layout()
+    path = Path(path)
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    figure.savefig(partial, dpi=100)
+    partial.replace(path)
 
 
 def _new_figure(width: float, height: float) -> Any:

@@ -12,10 +12,12 @@ from posediff_jax.calibration import default_camera
 from posediff_jax.lifted_person import LiftedPerson
 from posediff_jax.skeleton import H36M_17
 from posediff_jax.visualize import (
+    Line,
     animate_lifted,
     plot_curves,
     plot_hypotheses,
     plot_lifted,
+    plot_lines,
     plot_pose,
 )
 
@@ -195,3 +197,28 @@ def test_curves_have_a_panel_for_each_figure_and_a_line_for_each_split(tmp_path,
     np.testing.assert_array_equal(axes["grad_norm"].lines[0].get_xydata(), [[1, 1]])
     with pytest.raises(ValueError, match="lines: expected at least one figure"):
         plot_curves(tmp_path / "curves.png", [])
+
+
+def test_lines_are_means_over_seeds_in_a_band(tmp_path, monkeypatch):
+    figures, write = [], Figure.savefig
+
+    def savefig(self, path, **options):
+        figures.append(self)
+        write(self, path, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    two = Line("ours", [1, 2], [[3.0, 4.0], [5.0, 4.0]])
+    panels = {"left": [two, Line("theirs", [1, 2], [[6.0, 6.0]])], "right": [two]}
+    plot_lines(tmp_path / "lines.png", panels, x_label="level", y_label="mm")
+    assert [file.name for file in tmp_path.iterdir()] == ["lines.png"]
+    left, right = figures[0].axes
+    assert (left.get_title(), left.get_xlabel(), left.get_ylabel()) == ("left", "level", "mm")
+    assert [line.get_label() for line in left.lines] == ["ours", "theirs"]
+    np.testing.assert_array_equal(left.lines[0].get_xydata(), [[1, 4], [2, 4]])
+    (band,) = right.collections
+    assert band.get_paths()[0].get_extents().bounds == (1, 3, 1, 2)
+    with pytest.raises(ValueError, match="panels: expected at least one, got none"):
+        plot_lines(tmp_path / "x.png", {}, x_label="", y_label="")
+    with pytest.raises(ValueError, match=r"'ours', got \(2,\) over \(2,\)"):
+        wrong = {"left": [Line("ours", [1, 2], [3.0, 4.0])]}
+        plot_lines(tmp_path / "x.png", wrong, x_label="", y_label="")

@@ -16,12 +16,13 @@ def calls(monkeypatch):
         workdir.mkdir(parents=True, exist_ok=True)
         made.append(("train", config.system, config.seed))
 
-    def evaluate(folder, *, num_hypotheses, sampler, data, out):
-        made.append(("evaluate", num_hypotheses, sampler.get("num_steps"), data))
+    def evaluate(folder, *, num_hypotheses, sampler, data, every, out):
+        made.append(("evaluate", num_hypotheses, sampler.get("num_steps"), every, data))
         error = 50.0 + len(folder.name) + num_hypotheses
         mean = {name: {"frames": error} for name in ("mpjpe", "p_mpjpe")}
         levels = {"mean": [{"frames": 10.0 * level} for level in range(1, 6)]}
-        out.write_text(json.dumps({"rules": {"mean": mean}, "levels": levels}), "utf-8")
+        summary = {"rules": {"mean": mean}, "levels": levels, "needs": {"rules": {"mean": []}}}
+        out.write_text(json.dumps(summary), "utf-8")
 
     monkeypatch.setattr(tables.train, "run", train)
     monkeypatch.setattr(tables.evaluate, "run", evaluate)
@@ -36,23 +37,41 @@ def run(tmp_path, **options):
 def test_each_model_is_trained_once_and_each_figure_made_once(calls, tmp_path, capsys):
     found = run(tmp_path)
     # MixSTE, D3DP, DDHPose, three more of Table 4, three of Table 5, one of Table 6; two seeds.
-    assert len(list(tmp_path.iterdir())) == 2 * 10
+    assert len([f for f in tmp_path.iterdir() if f.is_dir()]) == 2 * 10
     assert sum(c[0] == "train" for c in calls) == 2 * 10
     assert sum(c[0] == "evaluate" for c in calls) == 2 * (1 + 4 + 4 + 7)
     assert [len(rows) for rows in found.values()] == [9, 4, 4, 2]
     assert found["Table 6: loss"][0]["levels"] == [[10, 20, 30, 40, 50]] * 2
     printed = capsys.readouterr().out
     assert all(text in printed for text in ("Table 4", "41.72", "20, 10", "level 5", "none"))
+    # What is shown beside the tables; nobody trained, so there are no curves.
+    assert all(text in printed for text in ("H = 5, W = 50", "P-Agg (mean)", "Figure 1, right"))
+    assert [f.name for f in tmp_path.iterdir() if f.is_file()] == ["levels.png"]
     count = len(calls)
     assert run(tmp_path) == found
     assert len(calls) == count
     run(tmp_path, steps=7, only=("mixste",))
     assert calls[count:] == [
         ("train", "mixste", 0),
-        ("evaluate", 1, None, "somewhere"),
+        ("evaluate", 1, None, 1, "somewhere"),
         ("train", "mixste", 1),
-        ("evaluate", 1, None, "somewhere"),
+        ("evaluate", 1, None, 1, "somewhere"),
     ]
+
+
+def test_many_hypotheses_may_be_scored_on_fewer_windows(calls, tmp_path, capsys):
+    run(tmp_path, seeds=1, only=("d3dp",), every=4)
+    assert [c[1:4] for c in calls if c[0] == "evaluate"] == [
+        (1, 1, 1),
+        (5, 1, 1),
+        (20, 10, 4),
+        (5, 50, 4),
+    ]
+    assert "20, 10 *4" in capsys.readouterr().out
+    # All windows are other figures, of the same run.
+    run(tmp_path, seeds=1, only=("d3dp",))
+    assert [c[0] for c in calls].count("train") == 1
+    assert [c[1:4] for c in calls][-2:] == [(20, 10, 1), (5, 50, 1)]
 
 
 def test_moved_data_are_the_same_run_and_another_seed_is_not(tmp_path):
@@ -68,21 +87,25 @@ def test_moved_data_are_the_same_run_and_another_seed_is_not(tmp_path):
 
 
 def test_a_difference_below_the_spread_is_none(capsys):
-    base = {"H": 1, "W": 1, "paper": (None, 31.24), "levels": [[1.0]], "p_mpjpe": [30.0]}
+    base = {"H": 1, "W": 1, "every": 1, "paper": (None, 31.24), "levels": [[1.0]]}
     rows = [
-        base | {"name": "first", "mpjpe": [40.0, 41.0]},
-        base | {"name": "near", "mpjpe": [41.2, 41.3]},
-        base | {"name": "far", "mpjpe": [42.0, 42.0]},
+        base | {"name": "first", "mpjpe": [40.0, 41.0], "p_mpjpe": [30.0, 30.1]},
+        base | {"name": "near", "mpjpe": [41.2, 41.3], "p_mpjpe": [29.0, 29.0]},
+        base | {"name": "far", "mpjpe": [42.0, 42.0], "p_mpjpe": [29.0, 32.0]},
     ]
     tables.print_table("a table", rows)
     lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if "│" in line}
     assert "40.50 ± 0.50" in lines["first"]
-    assert "none" in lines["near"]
-    assert "+1.50" in lines["far"]
+    assert "none" not in lines["first"]
+    # Of each metric by its own spread.
+    cells = {name: [c.strip() for c in line.split("│")] for name, line in lines.items()}
+    assert [c for c in cells["near"] if c in ("none", "-1.05")] == ["none", "-1.05"]
+    assert [c for c in cells["far"] if c in ("none", "+1.50")] == ["+1.50", "none"]
 
 
 def test_unknown_names_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"paper: expected one of \['ddhpose'\], got 'mixste'"):
         tables.run("mixste", "cmu17", "", tmp_path)
-    with pytest.raises(ValueError, match="seeds: expected at least 1"):
-        run(tmp_path, seeds=0)
+    for name in ("seeds", "every"):
+        with pytest.raises(ValueError, match=f"{name}: expected at least 1"):
+            run(tmp_path, **{name: 0})

@@ -207,21 +207,55 @@ def test_a_wrapper_is_trained_on_a_lifter_and_scored_without_it(tmp_path):
     assert evaluate.run(above, num_hypotheses=2, out=tmp_path / "again.json")["num_hypotheses"] == 2
 
 
+def heads(printed, title):
+    """The heads of a printed table's columns."""
+    lines = printed[printed.index(title) :].splitlines()
+    line = next(line for line in lines if line.startswith("┃"))
+    return [head.strip() for head in line.strip("┃").split("┃")]
+
+
 @pytest.mark.slow
-def test_tiny_on_files_of_human36m(tmp_path):
+def test_tiny_on_files_of_human36m(tmp_path, capsys):
+    """The columns of the papers' tables 1 and 7, which are the plain mean of 15 actions."""
     (tmp_path / "data").mkdir()
     fakes.write_fake_human36m(tmp_path / "data")
-    summary = run("ddhpose_h36m", tmp_path / "run", 2, root=str(tmp_path / "data"))
+    how = {"windows": "shift_twice", "root": str(tmp_path / "data")}
+    summary = run("ddhpose_h36m", tmp_path / "run", 2, **how)
     assert summary["protocol"] == "test"
+    printed = capsys.readouterr().out
+    columns = "Dir. Disc. Eat Greet Phone Photo Pose Pur. Sit SitD. Smoke Wait WalkD. Walk WalkT."
+    for title in (": MPJPE (mm)", ": P-MPJPE (mm)"):
+        assert heads(printed, title) == ["rule", *columns.split(), "mean", "frames"]
+    for found in summary["rules"]["mean"].values():
+        if found["mean"] is not None:
+            assert found["mean"] == pytest.approx(np.mean(list(found["groups"].values())))
+            assert len(found["groups"]) == 15
+    # Of two subjects and four cameras two takes of each action, but for one of S11.
+    assert summary["num_frames"] == (30 + 29) * 4 * 8
+
+
+def write_3dhp_originals(folder):
+    """`annot.mat` of version 5 to train on, `annot_data.mat` of version 7.3 to score."""
+    names = [[f"{kind}{n}" for n in range(1, last + 1)] for kind, last in (("S", 8), ("TS", 6))]
+    fakes.write_fake_3dhp_mat(folder, subjects=names[0], tests=names[1], frames=12)
 
 
 @pytest.mark.slow
-def test_tiny_on_files_of_mpi_inf_3dhp(tmp_path, capsys):
-    fakes.write_fake_3dhp_npz(tmp_path / "data")
+@pytest.mark.parametrize("write", [fakes.write_fake_3dhp_npz, write_3dhp_originals])
+def test_tiny_on_files_of_mpi_inf_3dhp(tmp_path, capsys, write):
+    """Table 3: PCK, AUC and MPJPE, of each sequence, their plain mean and that of all frames."""
+    write(tmp_path / "data")
     summary = run("ddhpose_3dhp", tmp_path / "run", 1, windows="shift", root=str(tmp_path / "data"))
     assert summary["protocol"] == "test:annot3"
+    # Of 12 frames all but 2 and 5 are valid.
+    assert summary["num_frames"] == 6 * 10
     found = summary["rules"]["mean"]["pck"]
     assert list(found["groups"]) == [f"TS{i}" for i in range(1, 7)]
     assert found["mean"] == pytest.approx(sum(found["groups"].values()) / 6)
     printed = capsys.readouterr().out
-    assert all(name in printed for name in ("PCK (%)", "AUC (%)", "TS6", "frames"))
+    sequences = [f"TS{n}" for n in range(1, 7)]
+    for title in ("MPJPE (mm)", "PCK (%)", "AUC (%)"):
+        assert heads(printed, f": {title}") == ["rule", *sequences, "mean", "frames"]
+    other = evaluate.run(tmp_path / "run", protocol="test:univ_annot3", windows="shift")
+    errors = [s["rules"]["mean"]["mpjpe"]["mean"] for s in (summary, other)]
+    assert errors[0] != errors[1], "the other annotation's bodies are larger"

@@ -41,12 +41,17 @@ class Model(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One line: its name, the model, (H, W), and the paper's MPJPE and P-MPJPE, if any."""
+    """One line: its name, the model, (H, W), and the paper's MPJPE and P-MPJPE, if any.
+
+    Attributes:
+      than: The model that it is compared with, at the same (H, W); None for the table's first line.
+    """
 
     name: str
     model: Model
     sampled: tuple[int, int]
     paper: tuple[float | None, float | None] = (None, None)
+    than: Model | None = None
 
 
 _OURS = Model("ddhpose")
@@ -60,9 +65,9 @@ _PAPER_1 = {
 # The papers' figures of several hypotheses USE the true root; ours, the mean, use no truth.
 _CAPTION = (
     "mm; ours ± half the range over seeds, the mean of H | the paper's on Human3.6M, for H > 1 by "
-    "J-Agg at the true root | *4: one window in 4 scored"
+    "J-Agg at the true root | difference: from the first row, DDHPose's from D3DP's at the same "
+    "H, W | *4: one window in 4 scored"
 )
-# The first line of an ablation is what the others are compared with.
 TABLES: Mapping[str, tuple[Row, ...]] = {
     "Tables 1, 2 and 7: systems": (
         Row("MixSTE", Model("mixste"), ONE, (40.9, 32.6)),
@@ -70,7 +75,7 @@ TABLES: Mapping[str, tuple[Row, ...]] = {
             Row("D3DP", Model("d3dp"), s, (39.5, 31.6) if s == (20, 10) else (None, None))
             for s in SAMPLED
         ),
-        *(Row("DDHPose", _OURS, s, _PAPER_1[s]) for s in SAMPLED),
+        *(Row("DDHPose", _OURS, s, _PAPER_1[s], than=Model("d3dp")) for s in SAMPLED),
     ),
     "Table 4: disentangled input, output": (
         Row("input", _OURS, ONE, (39.65, 31.24)),
@@ -119,8 +124,8 @@ def run(
       every: Of many hypotheses and iterations (H W above 5) score one window in so many.
 
     Returns:
-      By table its rows: "name", "H", "W", "every", "paper", and "mpjpe", "p_mpjpe", "levels" of each
-      seed.
+      By table its rows: "name", "H", "W", "every", "paper", "than" (the number of the row that it is
+      compared with), and "mpjpe", "p_mpjpe", "levels" of each seed.
 
     Raises:
       ValueError: An unknown name, or fewer than one seed.
@@ -131,43 +136,43 @@ def run(
     for name, number in (("seeds", seeds), ("every", every)):
         if number < 1:
             raise ValueError(f"{name}: expected at least 1, got {number}")
-    found: dict[str, list[dict[str, Any]]] = {}
-    for title, rows in PAPERS[paper].items():
-        for row in rows:
-            if only and row.model.system not in only:
-                continue
-            cells = [
-                score(
-                    make_config(row.model, data, root, size, seed, steps),
-                    row.sampled,
-                    workdir,
-                    every=share(row.sampled, every),
-                )
-                for seed in range(seeds)
-            ]
-            H, W = row.sampled
-            line: dict[str, Any] = {"name": row.name, "H": H, "W": W, "paper": row.paper}
-            line["every"] = share(row.sampled, every)
-            line |= {key: [cell[key] for cell in cells] for key in ("mpjpe", "p_mpjpe", "levels")}
-            found.setdefault(title, []).append(line)
-        if title in found:
-            print_table(title, found[title])
-    rows = [row for row in sum(PAPERS[paper].values(), ()) if not only or row.model.system in only]
-    configs = {
-        row.model: [make_config(row.model, data, root, size, s, steps) for s in range(seeds)]
-        for row in rows
+    shown = {
+        title: [row for row in rows if not only or row.model.system in only]
+        for title, rows in PAPERS[paper].items()
     }
+    every_row = [row for rows in shown.values() for row in rows]
+    configs = {
+        row.model: [make_config(row.model, data, root, size, seed, steps) for seed in range(seeds)]
+        for row in every_row
+    }
+    found = {}
+    for title, rows in shown.items():
+        if rows:
+            found[title] = [fill(row, rows, configs[row.model], workdir, every) for row in rows]
+            print_table(title, found[title])
     table_figures.show(
         {model: [folder_of(c, workdir) for c in each] for model, each in configs.items()},
         {
-            (row.model, row.sampled): Scored(
-                file_name(row.sampled, share(row.sampled, every)), row.paper
-            )
-            for row in rows
+            (r.model, r.sampled): Scored(file_name(r.sampled, share(r.sampled, every)), r.paper)
+            for r in every_row
         },
         workdir,
     )
     return found
+
+
+def fill(
+    row: Row, rows: Sequence[Row], configs: Sequence[ConfigDict], workdir: str | Path, every: int
+) -> dict[str, Any]:
+    """A row with the figures of all seeds, see `run`; `rows` are those of its table."""
+    H, W = row.sampled
+    some = share(row.sampled, every)
+    cells = [score(config, row.sampled, workdir, every=some) for config in configs]
+    compared = [(other.model, other.sampled) for other in rows]
+    wanted = (row.than, row.sampled)
+    line: dict[str, Any] = {"name": row.name, "H": H, "W": W, "every": some, "paper": row.paper}
+    line["than"] = compared.index(wanted) if wanted in compared else 0
+    return line | {key: [cell[key] for cell in cells] for key in ("mpjpe", "p_mpjpe", "levels")}
 
 
 def make_config(model: Model, data: str, root: str, size: str, seed: int, steps: int) -> ConfigDict:
@@ -227,9 +232,9 @@ def score(
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints the mean over seeds, half their range, and differences from the first row."""
+    """Prints the mean over seeds, half their range, and differences."""
     table = Table(title=title, caption=_CAPTION)
-    metrics = (head for name in ("MPJPE", "P-MPJPE") for head in (name, "from the first", "paper"))
+    metrics = (head for name in ("MPJPE", "P-MPJPE") for head in (name, "difference", "paper"))
     for head in ("", "H, W", *metrics):
         table.add_column(head, justify="right", no_wrap=True)
     for level in range(len(rows[0]["levels"][0])):
@@ -237,7 +242,8 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         figures = []
         for metric, paper in zip(("mpjpe", "p_mpjpe"), row["paper"], strict=True):
-            other = "" if row is rows[0] else difference(row[metric], rows[0][metric])
+            than = rows[row["than"]]
+            other = "" if row is than else difference(row[metric], than[metric])
             figures += [spread(row[metric]), other, "-" if paper is None else f"{paper:g}"]
         levels = (f"{value:.1f}" for value in np.mean(row["levels"], axis=0))
         where = f"{row['H']}, {row['W']}" + (f" *{row['every']}" if row["every"] > 1 else "")

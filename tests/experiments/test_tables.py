@@ -42,6 +42,10 @@ def test_each_model_is_trained_once_and_each_figure_made_once(calls, tmp_path, c
     assert sum(c[0] == "evaluate" for c in calls) == 2 * (1 + 4 + 4 + 7)
     assert [len(rows) for rows in found.values()] == [9, 4, 4, 2]
     assert found["Table 6: loss"][0]["levels"] == [[10, 20, 30, 40, 50]] * 2
+    # DDHPose is compared with D3DP at the same (H, W), all else with the first line.
+    systems = found["Tables 1, 2 and 7: systems"]
+    assert [row["than"] for row in systems] == [0, 0, 0, 0, 0, 1, 2, 3, 4]
+    assert [row["than"] for row in found["Table 5: modules"]] == [0, 0, 0, 0]
     printed = capsys.readouterr().out
     assert all(text in printed for text in ("Table 4", "41.72", "20, 10", "level 5", "none"))
     # What is shown beside the tables; nobody trained, so there are no curves.
@@ -87,7 +91,7 @@ def test_moved_data_are_the_same_run_and_another_seed_is_not(tmp_path):
 
 
 def test_a_difference_below_the_spread_is_none(capsys):
-    base = {"H": 1, "W": 1, "every": 1, "paper": (None, 31.24), "levels": [[1.0]]}
+    base = {"H": 1, "W": 1, "every": 1, "than": 0, "paper": (None, 31.24), "levels": [[1.0]]}
     rows = [
         base | {"name": "first", "mpjpe": [40.0, 41.0], "p_mpjpe": [30.0, 30.1]},
         base | {"name": "near", "mpjpe": [41.2, 41.3], "p_mpjpe": [29.0, 29.0]},

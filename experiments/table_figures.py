@@ -59,8 +59,16 @@ SYSTEMS: Mapping[str, Key] = {"D3DP": _D3DP, "DDHPose": _OURS}
 RULES: Mapping[str, str] = {
     "mean": "P-Agg (mean)",
     "j_agg": "J-Agg, root fitted to the mean",
+    "j_agg_true_root": "J-Agg at the true root",
     "p_best": "P-Best of each frame",
+    "p_best_batch": "P-Best of each batch",
     "j_best": "J-Best",
+}
+# Figures of a rule where `evaluate` has them; of J-Agg and J-Best the paper's P-MPJPE is the last.
+METRICS: Mapping[str, str] = {
+    "mpjpe": "MPJPE",
+    "p_mpjpe": "P-MPJPE",
+    "prealigned_p_mpjpe": "aligned first",
 }
 _SPREAD = "mm, the mean over seeds ± half their range"
 
@@ -107,40 +115,46 @@ def show_rules(runs: Runs, scored: AllScored, sampled: Sampled) -> None:
     )
     table = Table(
         title=f"Rules over hypotheses, H = {sampled[0]}, W = {sampled[1]}",
-        caption=f"{_SPREAD}; MPJPE and, of the pose that a rule made, P-MPJPE (P-Best: the least "
-        f"of each) | the paper's on Human3.6M, J-Agg at the true root: {published or '-'}",
+        caption=f"{_SPREAD}; P-MPJPE: of the pose that a rule made (P-Best: the least); aligned "
+        "first: of joints of aligned hypotheses, as published | the paper's on Human3.6M, J-Agg at "
+        f"the true root: {published or '-'}",
     )
+    metrics = [
+        m for m in METRICS if all(m in rule for by in found.values() for _, rule in by.values())
+    ]
     table.add_column("rule", no_wrap=True)
     for name in found:
-        for metric in ("MPJPE", "P-MPJPE"):
-            table.add_column(f"{name} {metric}", justify="right", no_wrap=True)
+        for metric in metrics:
+            table.add_column(f"{name} {METRICS[metric]}", justify="right", no_wrap=True)
     first, *others = found
     for name in others:
         table.add_column(f"{name} from {first}", justify="right", no_wrap=True)
-    for rule, needs in {k: n for by_rule in found.values() for k, (n, _) in by_rule.items()}.items():
+    for rule, needs in {
+        k: n for by_rule in found.values() for k, (n, _) in by_rule.items()
+    }.items():
         values = {name: by_rule[rule][1] for name, by_rule in found.items() if rule in by_rule}
         cells = [
-            spread(values[name][:, column]) if name in values else "-"
+            spread(values[name][metric]) if name in values else "-"
             for name in found
-            for column in (0, 1)
+            for metric in metrics
         ]
         cells += [
-            difference(values[name][:, 0], values[first][:, 0])
+            difference(values[name]["mpjpe"], values[first]["mpjpe"])
             if {name, first} <= set(values)
             else "-"
             for name in others
         ]
         table.add_row(rule_head(rule, needs), *cells)
-    Console(width=160).print(table)
+    Console(width=200).print(table)
 
 
 def rule_head(rule: str, needs: Sequence[str]) -> str:
     """A rule's name, marked where it takes the truth.
 
-    >>> rule_head("mean", ()), rule_head("j_agg", ("camera",)), rule_head("x", ("ground-truth root",))
-    ('P-Agg (mean)', 'J-Agg, root fitted to the mean (needs: camera)', 'x (TRUTH: ground-truth root)')
-    >>> rule_head("j_best", ("ground truth",))
-    'J-Best (ORACLE: ground truth)'
+    >>> rule_head("mean", ()), rule_head("j_agg", ("camera",))
+    ('P-Agg (mean)', 'J-Agg, root fitted to the mean (needs: camera)')
+    >>> rule_head("j_best", ("ground truth",)), rule_head("another", ("ground-truth root",))
+    ('J-Best (ORACLE: ground truth)', 'another (TRUTH: ground-truth root)')
     """
     name = RULES.get(rule, rule)
     if not needs:
@@ -152,20 +166,24 @@ def rule_head(rule: str, needs: Sequence[str]) -> str:
 
 def read_rules(
     summaries: Sequence[Mapping[str, Any]],
-) -> dict[str, tuple[tuple[str, ...], NDArray]]:
-    """By rule what it needs, and MPJPE and P-MPJPE of all seeds `(S, 2)`, millimetres.
+) -> dict[str, tuple[tuple[str, ...], dict[str, list[float]]]]:
+    """By rule what it needs, and by metric the figures of all seeds, millimetres.
 
     A rule is left out where a seed lacks it: it was scored before there was that rule.
     """
     found = {}
     for rule in summaries[0]["rules"] if summaries else ():
         if all(rule in summary["rules"] for summary in summaries):
-            figures = [
-                [summary["rules"][rule][metric]["frames"] for metric in ("mpjpe", "p_mpjpe")]
-                for summary in summaries
-            ]
+            figures = [summary["rules"][rule] for summary in summaries]
             needs = tuple(summaries[0]["needs"]["rules"][rule])
-            found[rule] = needs, np.array(figures, float)
+            found[rule] = (
+                needs,
+                {
+                    metric: [figure[metric]["frames"] for figure in figures]
+                    for metric in METRICS
+                    if all(metric in figure for figure in figures)
+                },
+            )
     return found
 
 
@@ -226,9 +244,7 @@ def doubling(count: int) -> list[int]:
     return [*places, count - 1] if count else []
 
 
-def _summaries(
-    runs: Runs, scored: AllScored, key: Key, sampled: Sampled
-) -> list[dict[str, Any]]:
+def _summaries(runs: Runs, scored: AllScored, key: Key, sampled: Sampled) -> list[dict[str, Any]]:
     """What `evaluate` wrote for all seeds."""
     if (key, sampled) not in scored:
         return []

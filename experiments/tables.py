@@ -124,8 +124,8 @@ def run(
       every: Of many hypotheses and iterations (H W above 5) score one window in so many.
 
     Returns:
-      By table its rows: "name", "H", "W", "every", "paper", "than" (the number of the row that it is
-      compared with), and "mpjpe", "p_mpjpe", "levels" of each seed.
+      By table its rows: "name", "H", "W", "every", "paper", "than" (the number of the row that it
+      is compared with), and "mpjpe", "p_mpjpe", "levels" of each seed.
 
     Raises:
       ValueError: An unknown name, or fewer than one seed.
@@ -242,13 +242,20 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         figures = []
         for metric, paper in zip(("mpjpe", "p_mpjpe"), row["paper"], strict=True):
-            than = rows[row["than"]]
-            other = "" if row is than else difference(row[metric], than[metric])
-            figures += [spread(row[metric]), other, "-" if paper is None else f"{paper:g}"]
+            figures += [spread(row[metric]), _compared(row, rows[row["than"]], metric)]
+            figures.append("-" if paper is None else f"{paper:g}")
         levels = (f"{value:.1f}" for value in np.mean(row["levels"], axis=0))
         where = f"{row['H']}, {row['W']}" + (f" *{row['every']}" if row["every"] > 1 else "")
         table.add_row(row["name"], where, *figures, *levels)
     Console(width=160).print(table)
+
+
+def _compared(row: Mapping[str, Any], than: Mapping[str, Any], metric: str) -> str:
+    if row is than:
+        return ""
+    # On other windows a difference says nothing.
+    same = row["every"] == than["every"]
+    return difference(row[metric], than[metric]) if same else "-"
 
 
 def main(argv: list[str]) -> None:

@@ -219,6 +219,6 @@ def test_lines_are_means_over_seeds_in_a_band(tmp_path, monkeypatch):
     assert band.get_paths()[0].get_extents().bounds == (1, 3, 1, 2)
     with pytest.raises(ValueError, match="panels: expected at least one, got none"):
         plot_lines(tmp_path / "x.png", {}, x_label="", y_label="")
+    wrong = {"left": [Line("ours", [1, 2], [3.0, 4.0])]}
     with pytest.raises(ValueError, match=r"'ours', got \(2,\) over \(2,\)"):
-        wrong = {"left": [Line("ours", [1, 2], [3.0, 4.0])]}
         plot_lines(tmp_path / "x.png", wrong, x_label="", y_label="")

@@ -15,7 +15,7 @@ VARIANTS = {"": 0.0, "pose_input": 2.0, "pose_input,bone_output": 6.0}
 NEEDS = {
     "mean": [],
     "j_agg": ["camera"],
-    "j_agg_at": ["camera", "ground-truth root trajectory"],
+    "j_agg_true_root": ["camera", "ground-truth root"],
     "j_best": ["ground truth"],
 }
 
@@ -51,7 +51,7 @@ def runs(tmp_path):
             for seed, folder in enumerate(found[key]):
                 apart = seed * (6.0 if system == "d3dp" else 0.5)
                 # D3DP was scored before there was J-Agg at a given root.
-                rules = [r for r in NEEDS if system != "d3dp" or r != "j_agg_at"]
+                rules = [r for r in NEEDS if system != "d3dp" or r != "j_agg_true_root"]
                 write_run(folder, error + more + apart, [(1, 1), *several], rules)
             paper = {"ddhpose": (39.0, 31.2), "d3dp": (39.5, 31.6)}
             for H, W in [(1, 1), *several]:
@@ -81,7 +81,7 @@ def test_all_is_shown(runs, tmp_path, capsys):
         *("49.00 ± 3.00", "24.50 ± 1.50", "45.25 ± 0.25", "22.62 ± 0.12"),
         "none",
     ]
-    truth = "j_agg_at (TRUTH: camera, ground-truth root trajectory)"
+    truth = "J-Agg at the true root (TRUTH: camera, ground-truth root)"
     assert rules[truth] == ["-", "-", "43.25 ± 0.25", "20.62 ± 0.12", "-"]
     assert {"J-Agg, root fitted to the mean (needs: camera)", "J-Best (ORACLE: ground truth)"} < {
         *rules
@@ -100,9 +100,10 @@ def test_all_is_shown(runs, tmp_path, capsys):
     assert losses["bones as input"][0] == "56.25 ± 0.25"
     assert losses["poses as input"][-1] == "47.25 ± 0.25, +2.00"
     assert len(losses["poses as input"]) == 5
-    assert lines_of(printed, "error of held-out frames")["poses as input"] == [
-        "47.25 ± 0.25, +2.00"
-    ] * 2
+    assert (
+        lines_of(printed, "error of held-out frames")["poses as input"]
+        == ["47.25 ± 0.25, +2.00"] * 2
+    )
     assert {f.name for f in tmp_path.iterdir() if f.is_file()} == {"levels.png", "curves.png"}
 
 
@@ -121,7 +122,7 @@ def test_curves_are_those_of_the_updates_that_all_logged(runs):
     first = found["ddhpose", ""][0]
     with MetricsLog(first / "metrics.jsonl", keep_until=5) as log:
         log.write(7, "train", {"position": 0.01})
-        log.write(8, "train", {"position": None})
+        log.write(8, "train", {"position": float("nan")})
     steps, curves = table_figures.read_curves(
         found, table_figures.CURVES, "train", "position", 1000.0
     )

@@ -96,6 +96,7 @@ def test_a_difference_below_the_spread_is_none(capsys):
         base | {"name": "first", "mpjpe": [40.0, 41.0], "p_mpjpe": [30.0, 30.1]},
         base | {"name": "near", "mpjpe": [41.2, 41.3], "p_mpjpe": [29.0, 29.0]},
         base | {"name": "far", "mpjpe": [42.0, 42.0], "p_mpjpe": [29.0, 32.0]},
+        base | {"name": "other", "mpjpe": [42.0, 42.0], "p_mpjpe": [29.0, 32.0], "every": 4},
     ]
     tables.print_table("a table", rows)
     lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if "│" in line}
@@ -105,6 +106,8 @@ def test_a_difference_below_the_spread_is_none(capsys):
     cells = {name: [c.strip() for c in line.split("│")] for name, line in lines.items()}
     assert [c for c in cells["near"] if c in ("none", "-1.05")] == ["none", "-1.05"]
     assert [c for c in cells["far"] if c in ("none", "+1.50")] == ["+1.50", "none"]
+    # Of other windows than the first row's.
+    assert not {"none", "+1.50"} & set(cells["other"])
 
 
 def test_unknown_names_are_refused(tmp_path):

@@ -12,7 +12,8 @@ Joins are compared with what windows are like inside: those side by side (overla
 sequence. A difference within two standard errors over sequences is called none.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def run(
             clip_of,
             views,
             track(numbers, name),
-            lambda frames, options=options: plan_clip(frames, length=length, **options),
+            partial(plan_clip, length=length, **options),
         )
     result = {
         "checkpoint": str(checkpoint),
@@ -139,7 +140,7 @@ def spread(count: int, wanted: int) -> list[int]:
 def measure(
     clip_of: Callable[[int], NDArray],
     views: ScoredViews,
-    numbers: Any,
+    numbers: Iterable[int],
     plan_of: Callable[[int], ClipPlan],
 ) -> Errors:
     """Errors of the mean pose and, of several, of the first hypothesis.
@@ -166,11 +167,11 @@ def measure(
         at = places(plan_of(len(target)))
         for name, pose in poses.items():
             errors = found.setdefault(name, {key: [] for key in (*PLACES, "mpjpe")})
-            velocity = np.asarray(mpjpe(np.diff(pose, axis=0), np.diff(target, axis=0)))
+            velocity = _errors(np.diff(pose, axis=0), np.diff(target, axis=0))
             both = known[1:] & known[:-1]
             for place, steps in at.items():
                 errors[place].append(velocity[steps & both])
-            errors["mpjpe"].append(np.asarray(mpjpe(pose, target))[known])
+            errors["mpjpe"].append(_errors(pose, target)[known])
     return found
 
 
@@ -246,6 +247,10 @@ def difference_text(row: Mapping[str, Any]) -> str:
         return f"{difference:+.2f}"
     verdict = " (none)" if abs(difference) <= 2 * error else ""
     return f"{difference:+.2f} ± {error:.2f}{verdict}"
+
+
+def _errors(pose: Any, target: Any) -> NDArray:
+    return np.asarray(mpjpe(pose, target))
 
 
 def _millimetres(parts: Sequence[NDArray]) -> float | None:

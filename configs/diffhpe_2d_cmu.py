@@ -11,8 +11,8 @@ choose the checkpoint and halve the learning rate, where the paper takes the tes
 windows begin at multiples of their length, where the release draws their starts.
 
 Arguments, joined by commas: `frames243` (the long windows of Table 3), `small` (4 blocks, 10
-strided steps), `tiny` (seconds, for tests); and those of `configs/occluded.py` that hide joints
-(Table 4).
+strided steps), `tiny` (seconds, for tests); and those of `configs/occluded.py`, which hide joints
+(Table 4) and show which are seen.
 """
 
 from ml_collections import ConfigDict
@@ -101,5 +101,4 @@ def _tiny(config: ConfigDict) -> None:
     config.evaluation.batch_size = 8
 
 
-HIDING = {name: hide for name, hide in occluded.VARIANTS.items() if name != "visibility"}
-VARIANTS = {"frames243": _frames243, "small": _small, "tiny": _tiny, **HIDING}
+VARIANTS = {"frames243": _frames243, "small": _small, "tiny": _tiny, **occluded.VARIANTS}

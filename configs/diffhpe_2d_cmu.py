@@ -87,6 +87,9 @@ def _small(config: ConfigDict) -> None:
     config.sampler.update(name="ddim", max_chains=512)
     config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup_steps=100)
     config.data.mirrored = True
+    if config.data.kind == "cmu17":
+        # As of the other networks over windows: cameras that follow shorter pieces.
+        config.data.frames_per_clip = 81
     config.training.update(batch_size=32, num_steps=6000, eval_every=2000)
 
 

@@ -9,9 +9,6 @@ hypotheses (P-Agg), over all scored frames; the paper's are on Human3.6M and not
 their order is. A difference is called none where it is not above the spread over seeds.
 """
 
-import hashlib
-import importlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,19 +19,12 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments import evaluate, train
-from experiments.common import start, write_json
+from experiments.common import start
+from experiments.runs import Model, difference, make_config, scored, spread
 
 # Hypotheses and iterations.
 ONE = (1, 1)
 SAMPLED = (ONE, (5, 1), (20, 10), (5, 50))
-
-
-class Model(NamedTuple):
-    """A config and its variants, such as "ddhpose" and "no_hrst,no_hrtt"."""
-
-    system: str
-    variants: str = ""
 
 
 class Row(NamedTuple):
@@ -129,8 +119,13 @@ def run(
         for row in rows:
             if only and row.model.system not in only:
                 continue
+            options: dict[str, Any] = {"size": size, "steps": steps}
             cells = [
-                score(make_config(row.model, data, root, size, seed, steps), row.sampled, workdir)
+                score(
+                    make_config(row.model, DATA[data], root, seed=seed, **options),
+                    row.sampled,
+                    workdir,
+                )
                 for seed in range(seeds)
             ]
             H, W = row.sampled
@@ -142,37 +137,11 @@ def run(
     return found
 
 
-def make_config(model: Model, data: str, root: str, size: str, seed: int, steps: int) -> ConfigDict:
-    """The config of one run."""
-    module = importlib.import_module(f"configs.{model.system}_{DATA[data]}")
-    config = module.get_config(",".join(filter(None, (size, model.variants)))).unlock()
-    config.data.root, config.seed = root, seed
-    if steps:
-        config.training.num_steps = steps
-    return config.lock()
-
-
-def folder_of(config: ConfigDict, workdir: str | Path) -> Path:
-    """A folder of the run's own: the config's hash, but for where its data are."""
-    fields = config.to_dict()
-    fields["data"] = {k: v for k, v in fields["data"].items() if k != "root"}
-    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-    return Path(workdir) / f"{config.system}-{digest[:12]}"
-
-
 def score(config: ConfigDict, sampled: tuple[int, int], workdir: str | Path) -> dict[str, Any]:
     """Figures of one run at (H, W), from its folder where they are there already."""
-    folder = folder_of(config, workdir)
     H, W = sampled
-    figures = folder / f"H{H}_W{W}.json"
-    if not figures.exists():
-        trained = folder / "trained.json"
-        if not trained.exists():
-            train.run(config, folder)
-            write_json(trained, {"steps": config.training.num_steps})
-        sampler = {"num_steps": W} if "process" in config else {}
-        evaluate.run(folder, num_hypotheses=H, sampler=sampler, data=config.data.root, out=figures)
-    summary = json.loads(figures.read_text("utf-8"))
+    sampler = {"num_steps": W} if "process" in config else {}
+    summary = scored(config, workdir, f"H{H}_W{W}.json", num_hypotheses=H, sampler=sampler)
     mean = summary["rules"]["mean"]
     return {
         "mpjpe": mean["mpjpe"]["frames"],
@@ -191,24 +160,15 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         figures = []
         for metric, paper in zip(("mpjpe", "p_mpjpe"), row["paper"], strict=True):
-            figures += [_spread(row[metric]), "-" if paper is None else f"{paper:g}"]
+            figures += [spread(row[metric]), "-" if paper is None else f"{paper:g}"]
         levels = (f"{value:.1f}" for value in np.mean(row["levels"], axis=0))
         where = f"{row['H']}, {row['W']}"
-        table.add_row(row["name"], where, *figures, _difference(row, rows[0]), *levels)
+        table.add_row(row["name"], where, *figures, _gap(row, rows[0]), *levels)
     Console(width=160).print(table)
 
 
-def _spread(values: Sequence[float]) -> str:
-    half = np.ptp(values) / 2
-    return f"{np.mean(values):.2f}" + (f" ± {half:.2f}" if len(values) > 1 else "")
-
-
-def _difference(row: Mapping[str, Any], first: Mapping[str, Any]) -> str:
-    if row is first:
-        return ""
-    difference = float(np.mean(row["mpjpe"]) - np.mean(first["mpjpe"]))
-    spread = max(float(np.ptp(r["mpjpe"])) for r in (row, first))
-    return "none" if abs(difference) <= spread else f"{difference:+.2f}"
+def _gap(row: Mapping[str, Any], first: Mapping[str, Any]) -> str:
+    return "" if row is first else difference(row["mpjpe"], first["mpjpe"])
 
 
 def main(argv: list[str]) -> None:

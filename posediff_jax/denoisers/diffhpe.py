@@ -439,9 +439,7 @@ def _check_lifter(model: DiffHPEDenoiser, lifter: MixSTE) -> None:
             f"lifter: expected skeleton {model.skeleton.name!r}, got {lifter.skeleton.name!r}"
         )
     if lifter.visibility != model.visibility:
-        raise ValueError(
-            f"lifter: expected visibility={model.visibility}, got {lifter.visibility}"
-        )
+        raise ValueError(f"lifter: expected visibility={model.visibility}, got {lifter.visibility}")
 
 
 def _lifter_of(model: DiffHPEDenoiser) -> MixSTE:

@@ -98,7 +98,8 @@ def run(
         # What an earlier command wrote is not to be taken for this one's.
         path.unlink(missing_ok=True)
         found[name] = _TABLES[name](study)
-        write_json(path, {"options": study.options, **found[name]})
+        about = {"options": study.options, "protocol": DATA[data].protocol}
+        write_json(path, {**about, **found[name]})
         print(f"figures: {path}")
     return found
 

@@ -1,4 +1,4 @@
-"""Runs by their hash: the same one wherever data and folders are, another one by any other field."""
+"""Runs by their hash: the same wherever data and folders are, another by any other field."""
 
 import pytest
 
@@ -44,9 +44,10 @@ def test_a_run_that_was_killed_is_trained_again(calls, tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("experiments.train.run", killed)
-        scored(config_of(), tmp_path, "figures.json")
+        with pytest.raises(KeyboardInterrupt):
+            scored(config_of(), tmp_path, "figures.json")
     assert not list(tmp_path.glob("*/*.json"))
     scored(config_of(), tmp_path, "figures.json")
     assert [kind for kind, _ in calls] == ["train", "evaluate"]

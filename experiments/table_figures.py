@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from experiments.seeds import difference, spread
+from experiments.runs import difference, spread
 from posediff_jax.training import read_metrics
 from posediff_jax.visualize import Line, plot_lines
 

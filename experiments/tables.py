@@ -10,9 +10,6 @@ their order is. A difference is called none where it is not above the spread ove
 tables: all rules over hypotheses, errors by level and training curves, see `table_figures`.
 """
 
-import hashlib
-import importlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,21 +20,14 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments import evaluate, table_figures, train
-from experiments.common import start, write_json
-from experiments.seeds import difference, spread
+from experiments import table_figures
+from experiments.common import start
+from experiments.runs import Model, difference, folder_of, make_config, scored, spread
 from experiments.table_figures import Scored
 
 # Hypotheses and iterations.
 ONE = (1, 1)
 SAMPLED = (ONE, (5, 1), (20, 10), (5, 50))
-
-
-class Model(NamedTuple):
-    """A config and its variants, such as "ddhpose" and "no_hrst,no_hrtt"."""
-
-    system: str
-    variants: str = ""
 
 
 class Row(NamedTuple):
@@ -141,8 +131,11 @@ def run(
         for title, rows in PAPERS[paper].items()
     }
     every_row = [row for rows in shown.values() for row in rows]
+    given: dict[str, Any] = {"size": size, "steps": steps}
     configs = {
-        row.model: [make_config(row.model, data, root, size, seed, steps) for seed in range(seeds)]
+        row.model: [
+            make_config(row.model, DATA[data], root, seed=seed, **given) for seed in range(seeds)
+        ]
         for row in every_row
     }
     found = {}
@@ -175,24 +168,6 @@ def fill(
     return line | {key: [cell[key] for cell in cells] for key in ("mpjpe", "p_mpjpe", "levels")}
 
 
-def make_config(model: Model, data: str, root: str, size: str, seed: int, steps: int) -> ConfigDict:
-    """The config of one run."""
-    module = importlib.import_module(f"configs.{model.system}_{DATA[data]}")
-    config = module.get_config(",".join(filter(None, (size, model.variants)))).unlock()
-    config.data.root, config.seed = root, seed
-    if steps:
-        config.training.num_steps = steps
-    return config.lock()
-
-
-def folder_of(config: ConfigDict, workdir: str | Path) -> Path:
-    """A folder of the run's own: the config's hash, but for where its data are."""
-    fields = config.to_dict()
-    fields["data"] = {k: v for k, v in fields["data"].items() if k != "root"}
-    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-    return Path(workdir) / f"{config.system}-{digest[:12]}"
-
-
 def share(sampled: tuple[int, int], every: int) -> int:
     """One window in how many is scored: all but for many hypotheses and iterations."""
     return every if sampled[0] * sampled[1] > 5 else 1
@@ -211,18 +186,10 @@ def score(
     config: ConfigDict, sampled: tuple[int, int], workdir: str | Path, *, every: int = 1
 ) -> dict[str, Any]:
     """Figures of one run at (H, W), from its folder where they are there already."""
-    folder = folder_of(config, workdir)
     H, W = sampled
-    figures = folder / file_name(sampled, every)
-    if not figures.exists():
-        trained = folder / "trained.json"
-        if not trained.exists():
-            train.run(config, folder)
-            write_json(trained, {"steps": config.training.num_steps})
-        sampler = {"num_steps": W} if "process" in config else {}
-        options: dict[str, Any] = {"data": config.data.root, "every": every, "out": figures}
-        evaluate.run(folder, num_hypotheses=H, sampler=sampler, **options)
-    summary = json.loads(figures.read_text("utf-8"))
+    options: dict[str, Any] = {"num_hypotheses": H, "every": every}
+    options["sampler"] = {"num_steps": W} if "process" in config else {}
+    summary = scored(config, workdir, file_name(sampled, every), **options)
     mean = summary["rules"]["mean"]
     return {
         "mpjpe": mean["mpjpe"]["frames"],

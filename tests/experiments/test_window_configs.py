@@ -77,6 +77,26 @@ def test_the_published_recipe_of_diffhpe(data):
     assert long.model.num_frames == 243
 
 
+@pytest.mark.parametrize("size", ["", "small,", "tiny,"])
+@pytest.mark.parametrize("data", ["cmu", "h36m"])
+def test_a_lifter_and_what_is_built_on_it_are_trained_on_the_same_windows(data, size):
+    plain, weighted = (
+        module(f"mixste_{data}").get_config(f"{size}{arg}occluded_random")
+        for arg in ("diffhpe,", "diffhpe,weighted,")
+    )
+    for form in ("2d", "wrapper"):
+        above = module(f"diffhpe_{form}_{data}").get_config(f"{size}occluded_random")
+        assert above.data == plain.data
+    # The loss and the test, and nothing else.
+    assert weighted.loss.to_dict() == module("mixste_cmu").get_config().loss.to_dict()
+    assert (plain.loss.position, plain.sampler.flip, weighted.sampler.flip) == (
+        *("squared", False),
+        True,
+    )
+    same = [{**c.to_dict(), "loss": {}, "sampler": {}} for c in (plain, weighted)]
+    assert same[0] == same[1]
+
+
 def run(name, workdir, num_hypotheses, *, lifter="", windows="side", **data):
     """Trains the tiny variant on other data, and scores it."""
     config = module(name).get_config("tiny").unlock()
@@ -88,9 +108,6 @@ def run(name, workdir, num_hypotheses, *, lifter="", windows="side", **data):
     return evaluate.run(
         workdir, num_hypotheses=num_hypotheses, windows=windows, out=workdir / "figures.json"
     )
-
-
-MOTION = {"kind": "procedural", "train_clips": 14, "test_clips": 2, "heldout_every": 14}
 
 
 @pytest.mark.slow

@@ -2,14 +2,18 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
+from configs import d3dp_cmu
 from experiments import joins
 from posediff_jax.data import all_frames
 from posediff_jax.data.sequences import PoseSequences
 from posediff_jax.data.windows import plan_clip
 from posediff_jax.skeleton import H36M_17
+from posediff_jax.systems import make_system
+from posediff_jax.training import CheckpointStore, create_state, make_optimizer
 from tests.data.fakes import sequence
 
 FRAMES, LENGTH = 13, 5
@@ -129,12 +133,11 @@ def test_plans_and_sequences():
 
 @pytest.mark.slow
 def test_tiny(tmp_path, capsys):
-    """All kinds of windows over the same sequences, of a checkpoint."""
-    from tests.experiments.test_window_configs import MOTION, module, train
-
-    config = module("d3dp_cmu").get_config("tiny").unlock()
-    config.data.update(MOTION)
-    train.run(config.lock(), tmp_path)
+    """All kinds of windows over the same sequences, of a checkpoint that nobody trained."""
+    config = d3dp_cmu.get_config("tiny").unlock()
+    config.data.update(kind="procedural", train_clips=2, test_clips=2)
+    state = create_state(jax.random.key(0), make_system(config), make_optimizer({}))
+    CheckpointStore(tmp_path / "checkpoints").save(state, config=config.to_dict())
     result = joins.run(tmp_path, num_hypotheses=2)
     assert json.loads((tmp_path / "joins.json").read_text()) == result
     kinds = ("side by side", "overlap 4", "causal")
@@ -145,6 +148,7 @@ def test_tiny(tmp_path, capsys):
     side, half, causal = (row for row in result["rows"] if row["pose"] == "first")
     assert side["inside"] > 0
     assert half["joins"] > 0
+    assert {p.name for p in tmp_path.iterdir()} == {"checkpoints", "joins.json"}
     assert 0 < side["num_joins"] < half["num_joins"] < causal["num_joins"]
     assert causal["num_joins"] == result["frames"] - result["sequences"]
     assert causal["all"] == causal["joins"]

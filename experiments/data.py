@@ -152,12 +152,18 @@ def load_test(config: ConfigDict, protocol: str = "", *, cut: str = "side") -> S
       TypeError: A field of the wrong type.
     """
     options, occlusion = _read(config)
+    views = load_test_views(config, protocol)
+    return scored_items(views, length=options.frames, cut=cut, occlusion=occlusion)
+
+
+def load_test_views(config: ConfigDict, protocol: str = "") -> ScoredViews:
+    """The whole sequences behind `load_test`, before they are cut; errors as there."""
+    options, _ = _read(config)
     known = _pick(PROTOCOLS, options)
     protocol = protocol or known[0]
     if protocol not in known:
         raise ValueError(f"protocol: expected one of {known} on {options.kind}, got {protocol!r}")
-    views = _TEST[options.kind](options, config.seed, get_skeleton(config.skeleton), protocol)
-    return scored_items(views, length=options.frames, cut=cut, occlusion=occlusion)
+    return _TEST[options.kind](options, config.seed, get_skeleton(config.skeleton), protocol)
 
 
 def complete_occlusion(config: ConfigDict) -> ConfigDict:

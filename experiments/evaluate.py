@@ -2,7 +2,7 @@
 
 python -m experiments.evaluate --checkpoint=runs/diffupose_cmu [--protocol=cmu17-val-v1]
     [--num_hypotheses=10] [--data=DIR] [--step=N] [--weights=auto]
-    [--windows=blend] [--occlusion=random]
+    [--windows=blend] [--occlusion=random] [--every=4]
 
 Writes the figures beside the checkpoints, in a file named after protocol, number of hypotheses and
 whatever else was changed, or to --out: all at the end, so an evaluation that was interrupted is
@@ -47,6 +47,7 @@ def run(
     sampler: dict[str, Any] | None = None,
     windows: str = "side",
     overlap: int | None = None,
+    every: int = 1,
     anchors: str | Path = "",
     batch_size: int = 0,
     out: str | Path = "",
@@ -66,6 +67,7 @@ def run(
       windows: How systems that see several frames see a sequence: a cut of `scored_items` ("shift",
         "shift_twice": as published; "causal": no later frames), or "blend": windows that overlap.
       overlap: Frames that windows of "blend" share at least, see `plan_clip`; None for half.
+      every: Score one window in so many (or frame, of systems that see one at a time).
       anchors: File of the anchors that "zedo" starts from.
       batch_size: Windows in a batch; 0 for `evaluation.batch_size` of the config. Only the oracle
         "p_best_batch" depends on it; its released figures have 4.
@@ -100,6 +102,7 @@ def run(
     changed = {
         "windows": None if windows == "side" else windows,
         "overlap": overlap,
+        "every": None if every == 1 else every,
         "occlusion": occlusion or None,
         "step": step,
         "weights": None if weights == "auto" else weights,
@@ -112,7 +115,8 @@ def run(
     skeleton = get_skeleton(config.skeleton)
     frozen = read_anchors(anchors, skeleton).frozen() if anchors else None
     system = make_system(config, frozen)
-    items = load_test(config, protocol, cut="side" if windows == "blend" else windows)
+    cut = "side" if windows == "blend" else windows
+    items = load_test(config, protocol, cut=cut).every(every)
     size = batch_size or config.evaluation.batch_size
     draw = make_sampler(system, variables, num_hypotheses=num_hypotheses)
     key = stream_key(config.seed, "eval")
@@ -137,6 +141,7 @@ def run(
         "protocol": protocol,
         "protocol_needs": list(NEEDS.get(protocol, ())),
         "windows": windows,
+        "every": every,
         "sampler": config.sampler.to_dict(),
         **summarise(
             scores,
@@ -212,6 +217,7 @@ def main(argv: list[str]) -> None:
         sampler=parse_options(given.sampler),
         windows=given.windows,
         overlap=given.overlap,
+        every=given.every,
         anchors=given.anchors,
         batch_size=given.batch_size,
         out=given.out,
@@ -229,6 +235,7 @@ def define_flags() -> None:
     flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Averaged or as trained.")
     flags.DEFINE_enum("windows", "side", WINDOWS, "How sequences are cut into windows, see `run`.")
     flags.DEFINE_integer("overlap", None, "Frames that windows of 'blend' share; half by default.")
+    flags.DEFINE_integer("every", 1, "Score one window in so many.")
     flags.DEFINE_string("anchors", "", "ZeDO: a file by experiments.anchors.")
     flags.DEFINE_integer("batch_size", 0, "Windows in a batch; 0: as the config says.")
     flags.DEFINE_string("out", "", "Where the JSON goes.")

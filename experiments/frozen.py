@@ -8,9 +8,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from posediff_jax.data import read_occlusion
 from posediff_jax.denoisers.mixste import MixSTE
 from posediff_jax.interop import load_mixste
 from posediff_jax.skeleton import get_skeleton
+from posediff_jax.systems.diffhpe import WrapperModelOptions
 from posediff_jax.systems.windows import ModelOptions
 from posediff_jax.training import load_variables
 from posediff_jax.types import Variables
@@ -22,6 +24,7 @@ SIZES = {
     "depth": "lifter_depth",
     "num_heads": "lifter_heads",
     "mlp_ratio": "lifter_mlp_ratio",
+    "visibility": "visibility",
 }
 
 
@@ -36,7 +39,8 @@ def load_lifter(config: ConfigDict) -> Variables | None:
 
     Raises:
       FileNotFoundError: There is no checkpoint at that path.
-      ValueError: A checkpoint of another system, size or skeleton.
+      ValueError: A checkpoint of another system, size, skeleton, or convention of what a missing
+        joint is.
     """
     path = config.get("frozen", {}).get("checkpoint", "")
     if not path:
@@ -51,14 +55,13 @@ def load_lifter(config: ConfigDict) -> Variables | None:
             f"{about.get('system')!r}"
         )
     _check_sizes(path, about["model"], config.model)
+    _check_missing(path, about.get("data", {}).get("occlusion"))
     return variables
 
 
 def _read_released(path: Path, config: ConfigDict) -> Variables:
     """A state dict of the authors as `np.savez(FILE, **weights)` writes it."""
-    model = config.model
-    fields = {ours: model[name] for ours, name in SIZES.items() if name in model}
-    network = MixSTE(get_skeleton(config.skeleton), **fields)
+    network = MixSTE(get_skeleton(config.skeleton), **_expected_sizes(config.model))
     with np.load(path, allow_pickle=False) as archive:
         weights = {name: archive[name] for name in archive.files}
     # In the precision of training, whatever the file has.
@@ -68,9 +71,25 @@ def _read_released(path: Path, config: ConfigDict) -> Variables:
 def _check_sizes(path: str, lifter: Mapping[str, Any], model: ConfigDict) -> None:
     defaults = ModelOptions()
     clashes = []
-    for field, name in SIZES.items():
+    for field, wanted in _expected_sizes(model).items():
         found = lifter.get(field, getattr(defaults, field))
-        if name in model and model[name] != found:
-            clashes.append(f"model.{name} is {model[name]}, the lifter's {field} {found}")
+        if wanted != found:
+            clashes.append(f"model.{SIZES[field]} is {wanted}, the lifter's {field} {found}")
     if clashes:
         raise ValueError(f"frozen.checkpoint: {path} does not fit: {'; '.join(clashes)}")
+
+
+def _expected_sizes(model: ConfigDict) -> dict[str, Any]:
+    """Fields of the lifter that the section `model` of the system above asks for."""
+    defaults = WrapperModelOptions()
+    return {field: model.get(name, getattr(defaults, name)) for field, name in SIZES.items()}
+
+
+def _check_missing(path: str, occlusion: Mapping[str, Any] | None) -> None:
+    """Refuses a lifter that was shown missing joints in a way that this package does not have."""
+    if occlusion is None:
+        return
+    try:
+        read_occlusion(occlusion)
+    except ValueError as error:
+        raise ValueError(f"frozen.checkpoint: {path} was trained otherwise: {error}") from error

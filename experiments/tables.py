@@ -1,17 +1,15 @@
 """Trains the models behind a paper's tables and prints these, resumable at any point.
 
 python -m experiments.tables --paper=ddhpose --data=cmu17 --root=../shared/data/cmu17
-    [--workdir=runs/tables] [--size=small] [--seeds=2] [--steps=N] [--only=mixste,d3dp]
+    [--workdir=runs/tables] [--size=small] [--seeds=2] [--steps=N] [--every=N] [--only=mixste,d3dp]
 
 Every run has a folder named after its config's hash; what is trained or scored there already is not
 done again, and a killed run goes on where it stopped. Figures are those of the mean of the
 hypotheses (P-Agg), over all scored frames; the paper's are on Human3.6M and not comparable, only
-their order is. A difference is called none where it is not above the spread over seeds.
+their order is. A difference is called none where it is not above the spread over seeds. Beside the
+tables: all rules over hypotheses, errors by level and training curves, see `table_figures`.
 """
 
-import hashlib
-import importlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,28 +20,28 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments import evaluate, train
-from experiments.common import start, write_json
+from experiments import table_figures
+from experiments.common import start
+from experiments.runs import Model, difference, folder_of, make_config, scored, spread
+from experiments.table_figures import Scored
 
 # Hypotheses and iterations.
 ONE = (1, 1)
 SAMPLED = (ONE, (5, 1), (20, 10), (5, 50))
 
 
-class Model(NamedTuple):
-    """A config and its variants, such as "ddhpose" and "no_hrst,no_hrtt"."""
-
-    system: str
-    variants: str = ""
-
-
 class Row(NamedTuple):
-    """One line: its name, the model, (H, W), and the paper's MPJPE and P-MPJPE, if any."""
+    """One line: its name, the model, (H, W), and the paper's MPJPE and P-MPJPE, if any.
+
+    Attributes:
+      than: The model that it is compared with, at the same (H, W); None for the table's first line.
+    """
 
     name: str
     model: Model
     sampled: tuple[int, int]
     paper: tuple[float | None, float | None] = (None, None)
+    than: Model | None = None
 
 
 _OURS = Model("ddhpose")
@@ -57,9 +55,9 @@ _PAPER_1 = {
 # The papers' figures of several hypotheses USE the true root; ours, the mean, use no truth.
 _CAPTION = (
     "mm; ours ± half the range over seeds, the mean of H | the paper's on Human3.6M, for H > 1 by "
-    "J-Agg at the true root"
+    "J-Agg at the true root | difference: from the first row, DDHPose's from D3DP's at the same "
+    "H, W | *4: one window in 4 scored"
 )
-# The first line of an ablation is what the others are compared with.
 TABLES: Mapping[str, tuple[Row, ...]] = {
     "Tables 1, 2 and 7: systems": (
         Row("MixSTE", Model("mixste"), ONE, (40.9, 32.6)),
@@ -67,7 +65,7 @@ TABLES: Mapping[str, tuple[Row, ...]] = {
             Row("D3DP", Model("d3dp"), s, (39.5, 31.6) if s == (20, 10) else (None, None))
             for s in SAMPLED
         ),
-        *(Row("DDHPose", _OURS, s, _PAPER_1[s]) for s in SAMPLED),
+        *(Row("DDHPose", _OURS, s, _PAPER_1[s], than=Model("d3dp")) for s in SAMPLED),
     ),
     "Table 4: disentangled input, output": (
         Row("input", _OURS, ONE, (39.65, 31.24)),
@@ -100,6 +98,7 @@ def run(
     seeds: int = 2,
     steps: int = 0,
     only: Sequence[str] = (),
+    every: int = 1,
 ) -> dict[str, list[dict[str, Any]]]:
     """Trains and scores what is missing; prints and returns the tables.
 
@@ -112,9 +111,11 @@ def run(
       seeds: Runs of each model, with seeds 0, 1, ...
       steps: Replaces `training.num_steps`; 0 keeps it.
       only: Systems; empty for all.
+      every: Of many hypotheses and iterations (H W above 5) score one window in so many.
 
     Returns:
-      By table its rows: "name", "H", "W", "paper", and "mpjpe", "p_mpjpe", "levels" of each seed.
+      By table its rows: "name", "H", "W", "every", "paper", "than" (the number of the row that it
+      is compared with), and "mpjpe", "p_mpjpe", "levels" of each seed.
 
     Raises:
       ValueError: An unknown name, or fewer than one seed.
@@ -122,57 +123,73 @@ def run(
     for name, value, known in (("paper", paper, PAPERS), ("data", data, DATA)):
         if value not in known:
             raise ValueError(f"{name}: expected one of {sorted(known)}, got {value!r}")
-    if seeds < 1:
-        raise ValueError(f"seeds: expected at least 1, got {seeds}")
-    found: dict[str, list[dict[str, Any]]] = {}
-    for title, rows in PAPERS[paper].items():
-        for row in rows:
-            if only and row.model.system not in only:
-                continue
-            cells = [
-                score(make_config(row.model, data, root, size, seed, steps), row.sampled, workdir)
-                for seed in range(seeds)
-            ]
-            H, W = row.sampled
-            line: dict[str, Any] = {"name": row.name, "H": H, "W": W, "paper": row.paper}
-            line |= {key: [cell[key] for cell in cells] for key in ("mpjpe", "p_mpjpe", "levels")}
-            found.setdefault(title, []).append(line)
-        if title in found:
+    for name, number in (("seeds", seeds), ("every", every)):
+        if number < 1:
+            raise ValueError(f"{name}: expected at least 1, got {number}")
+    shown = {
+        title: [row for row in rows if not only or row.model.system in only]
+        for title, rows in PAPERS[paper].items()
+    }
+    every_row = [row for rows in shown.values() for row in rows]
+    given: dict[str, Any] = {"size": size, "steps": steps}
+    configs = {
+        row.model: [
+            make_config(row.model, DATA[data], root, seed=seed, **given) for seed in range(seeds)
+        ]
+        for row in every_row
+    }
+    found = {}
+    for title, rows in shown.items():
+        if rows:
+            found[title] = [fill(row, rows, configs[row.model], workdir, every) for row in rows]
             print_table(title, found[title])
+    table_figures.show(
+        {model: [folder_of(c, workdir) for c in each] for model, each in configs.items()},
+        {
+            (r.model, r.sampled): Scored(file_name(r.sampled, share(r.sampled, every)), r.paper)
+            for r in every_row
+        },
+        workdir,
+    )
     return found
 
 
-def make_config(model: Model, data: str, root: str, size: str, seed: int, steps: int) -> ConfigDict:
-    """The config of one run."""
-    module = importlib.import_module(f"configs.{model.system}_{DATA[data]}")
-    config = module.get_config(",".join(filter(None, (size, model.variants)))).unlock()
-    config.data.root, config.seed = root, seed
-    if steps:
-        config.training.num_steps = steps
-    return config.lock()
+def fill(
+    row: Row, rows: Sequence[Row], configs: Sequence[ConfigDict], workdir: str | Path, every: int
+) -> dict[str, Any]:
+    """A row with the figures of all seeds, see `run`; `rows` are those of its table."""
+    H, W = row.sampled
+    some = share(row.sampled, every)
+    cells = [score(config, row.sampled, workdir, every=some) for config in configs]
+    compared = [(other.model, other.sampled) for other in rows]
+    wanted = (row.than, row.sampled)
+    line: dict[str, Any] = {"name": row.name, "H": H, "W": W, "every": some, "paper": row.paper}
+    line["than"] = compared.index(wanted) if wanted in compared else 0
+    return line | {key: [cell[key] for cell in cells] for key in ("mpjpe", "p_mpjpe", "levels")}
 
 
-def folder_of(config: ConfigDict, workdir: str | Path) -> Path:
-    """A folder of the run's own: the config's hash, but for where its data are."""
-    fields = config.to_dict()
-    fields["data"] = {k: v for k, v in fields["data"].items() if k != "root"}
-    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-    return Path(workdir) / f"{config.system}-{digest[:12]}"
+def share(sampled: tuple[int, int], every: int) -> int:
+    """One window in how many is scored: all but for many hypotheses and iterations."""
+    return every if sampled[0] * sampled[1] > 5 else 1
 
 
-def score(config: ConfigDict, sampled: tuple[int, int], workdir: str | Path) -> dict[str, Any]:
+def file_name(sampled: tuple[int, int], every: int) -> str:
+    """Of a run's figures.
+
+    >>> file_name((20, 10), 1), file_name((20, 10), 4)
+    ('H20_W10.json', 'H20_W10_every4.json')
+    """
+    return f"H{sampled[0]}_W{sampled[1]}" + (f"_every{every}" if every > 1 else "") + ".json"
+
+
+def score(
+    config: ConfigDict, sampled: tuple[int, int], workdir: str | Path, *, every: int = 1
+) -> dict[str, Any]:
     """Figures of one run at (H, W), from its folder where they are there already."""
-    folder = folder_of(config, workdir)
     H, W = sampled
-    figures = folder / f"H{H}_W{W}.json"
-    if not figures.exists():
-        trained = folder / "trained.json"
-        if not trained.exists():
-            train.run(config, folder)
-            write_json(trained, {"steps": config.training.num_steps})
-        sampler = {"num_steps": W} if "process" in config else {}
-        evaluate.run(folder, num_hypotheses=H, sampler=sampler, data=config.data.root, out=figures)
-    summary = json.loads(figures.read_text("utf-8"))
+    options: dict[str, Any] = {"num_hypotheses": H, "every": every}
+    options["sampler"] = {"num_steps": W} if "process" in config else {}
+    summary = scored(config, workdir, file_name(sampled, every), **options)
     mean = summary["rules"]["mean"]
     return {
         "mpjpe": mean["mpjpe"]["frames"],
@@ -182,33 +199,30 @@ def score(config: ConfigDict, sampled: tuple[int, int], workdir: str | Path) -> 
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints the mean over seeds, half their range, and the difference from the first row."""
+    """Prints the mean over seeds, half their range, and differences."""
     table = Table(title=title, caption=_CAPTION)
-    for head in ("", "H, W", "MPJPE", "paper", "P-MPJPE", "paper", "from the first"):
+    metrics = (head for name in ("MPJPE", "P-MPJPE") for head in (name, "difference", "paper"))
+    for head in ("", "H, W", *metrics):
         table.add_column(head, justify="right", no_wrap=True)
     for level in range(len(rows[0]["levels"][0])):
         table.add_column(f"level {level + 1}", justify="right", no_wrap=True)
     for row in rows:
         figures = []
         for metric, paper in zip(("mpjpe", "p_mpjpe"), row["paper"], strict=True):
-            figures += [_spread(row[metric]), "-" if paper is None else f"{paper:g}"]
+            figures += [spread(row[metric]), _compared(row, rows[row["than"]], metric)]
+            figures.append("-" if paper is None else f"{paper:g}")
         levels = (f"{value:.1f}" for value in np.mean(row["levels"], axis=0))
-        where = f"{row['H']}, {row['W']}"
-        table.add_row(row["name"], where, *figures, _difference(row, rows[0]), *levels)
+        where = f"{row['H']}, {row['W']}" + (f" *{row['every']}" if row["every"] > 1 else "")
+        table.add_row(row["name"], where, *figures, *levels)
     Console(width=160).print(table)
 
 
-def _spread(values: Sequence[float]) -> str:
-    half = np.ptp(values) / 2
-    return f"{np.mean(values):.2f}" + (f" ± {half:.2f}" if len(values) > 1 else "")
-
-
-def _difference(row: Mapping[str, Any], first: Mapping[str, Any]) -> str:
-    if row is first:
+def _compared(row: Mapping[str, Any], than: Mapping[str, Any], metric: str) -> str:
+    if row is than:
         return ""
-    difference = float(np.mean(row["mpjpe"]) - np.mean(first["mpjpe"]))
-    spread = max(float(np.ptp(r["mpjpe"])) for r in (row, first))
-    return "none" if abs(difference) <= spread else f"{difference:+.2f}"
+    # On other windows a difference says nothing.
+    same = row["every"] == than["every"]
+    return difference(row[metric], than[metric]) if same else "-"
 
 
 def main(argv: list[str]) -> None:
@@ -224,6 +238,7 @@ def main(argv: list[str]) -> None:
         seeds=given.seeds,
         steps=given.steps,
         only=tuple(given.only),
+        every=given.every,
     )
 
 
@@ -236,6 +251,7 @@ def define_flags() -> None:
     flags.DEFINE_string("size", "small", "Variant of all configs.")
     flags.DEFINE_integer("seeds", 2, "Runs of each model.")
     flags.DEFINE_integer("steps", 0, "Updates of each run; 0: as the configs say.")
+    flags.DEFINE_integer("every", 1, "Of many hypotheses score one window in so many.")
     flags.DEFINE_list("only", [], "Systems, such as mixste; all by default.")
     flags.mark_flags_as_required(["root"])
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from posediff_jax.data.batching import list_items
+from posediff_jax.data.batching import ItemTable, list_items
 from posediff_jax.data.scored import ScoredItems
 from posediff_jax.data.windows import ClipPlan, plan_clip
 from posediff_jax.keys import check_key
@@ -161,6 +161,48 @@ def sample_clip(
     return poses
 
 
+def clip_sampler(
+    key: jax.Array,
+    sample_batch: SampleBatch,
+    table: ItemTable,
+    *,
+    batch_size: int,
+    overlap: int = 0,
+    causal: bool = False,
+) -> Callable[[int], NDArray[np.floating]]:
+    """Binds `sample_clip` to the sequences of a table.
+
+    Args:
+      key: Random key; each window draws from it by its own number over all sequences.
+      sample_batch: See `make_sampler`.
+      table: Sequences, and how many frames a window has.
+      batch_size: Windows in memory at a time.
+      overlap: See `plan_clip`.
+      causal: Likewise.
+
+    Returns:
+      `(number of a sequence) -> hypotheses of all its frames (H, F, J, 3)`.
+
+    Raises:
+      ValueError: As `plan_clip`.
+    """
+    length = table.length
+    frames = [int(n) for n in np.diff(table.offsets)]
+    plans = [plan_clip(n, length=length, overlap=overlap, causal=causal) for n in frames]
+    pad, stride = ("causal", 1) if causal else ("shift", length - overlap)
+    asked = list_items(frames, length=length, stride=stride, pad=pad)
+    overlapping = dataclasses.replace(table, items=asked)
+    firsts = np.cumsum([0, *(len(plan.index) for plan in plans)])
+
+    def clip_of(number: int) -> NDArray[np.floating]:
+        def gather(rows: NDArray[np.int64]) -> PoseBatch:
+            return overlapping.gather(firsts[number] + rows)
+
+        return sample_clip(key, sample_batch, gather, plans[number], batch_size=batch_size)
+
+    return clip_of
+
+
 def sample_blended(
     key: jax.Array,
     sample_batch: SampleBatch,
@@ -185,19 +227,9 @@ def sample_blended(
     Raises:
       ValueError: `overlap` is not in [0, F).
     """
-    table, length = items.table, items.table.length
-    frames = [int(n) for n in np.diff(table.offsets)]
-    plans = [plan_clip(n, length=length, overlap=overlap) for n in frames]
-    asked = list_items(frames, length=length, stride=length - overlap, pad="shift")
-    overlapping = dataclasses.replace(table, items=asked)
-    firsts = np.cumsum([0, *(len(plan.index) for plan in plans)])
-
-    def clip_of(number: int) -> NDArray[np.floating]:
-        def gather(rows: NDArray[np.int64]) -> PoseBatch:
-            return overlapping.gather(firsts[number] + rows)
-
-        return sample_clip(key, sample_batch, gather, plans[number], batch_size=batch_size)
-
+    length = items.table.length
+    frames = np.diff(items.table.offsets)
+    clip_of = clip_sampler(key, sample_batch, items.table, batch_size=batch_size, overlap=overlap)
     current = -1
     for first in range(0, len(items.items), batch_size):
         rows = np.minimum(np.arange(first, first + batch_size), len(items.items) - 1)

@@ -1,8 +1,8 @@
 """Pictures of poses. Needs the extra `viz` (matplotlib), loaded on the first call only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -62,7 +62,7 @@ def plot_hypotheses(
     """Writes a picture: keypoints, truth and mean from the camera's side, hypotheses as a cloud.
 
     Args:
-      path: File to write; the suffix gives the format.
+      path: File to write, there whole or not at all; the suffix gives the format.
       keypoints: `(R, J, 2)` pixels, one row of the picture per pose.
       truth: `(R, J, 3)` metres, or None where unknown.
       hypotheses: `(R, H, J, 3)` metres, root-relative.
@@ -102,8 +102,7 @@ def plot_hypotheses(
         "" if truth is None else ", truth black"
     )
     figure.suptitle(f"{title}\n{legend}" if title else legend)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    _save(figure, path)
 
 
 def plot_lifted(path: str | Path, person: LiftedPerson, *, frames: int = 3) -> None:
@@ -126,11 +125,7 @@ def plot_lifted(path: str | Path, person: LiftedPerson, *, frames: int = 3) -> N
         _prepare(axes, person, title=row == 0)
         axes[0].set_ylabel(f"frame {person.frames[frame]}")
     _label(figure, person)
-    figure.tight_layout()
-    path = Path(path)
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    figure.savefig(partial, dpi=100)
-    partial.replace(path)
+    _save(figure, path)
 
 
 def animate_lifted(
@@ -179,6 +174,57 @@ def animate_lifted(
     partial.replace(path)
 
 
+class Line(NamedTuple):
+    """A line of `plot_lines`.
+
+    Attributes:
+      name: In the legend.
+      x: `(N,)`.
+      values: Of each seed, `(S, N)`.
+    """
+
+    name: str
+    x: ArrayLike
+    values: ArrayLike
+
+
+def plot_lines(
+    path: str | Path, panels: Mapping[str, Sequence[Line]], *, x_label: str, y_label: str
+) -> None:
+    """Draws lines, a panel for each title: means over seeds, and a band from least to greatest.
+
+    Args:
+      path: File to write, there whole or not at all; the suffix gives the format.
+      panels: By title its lines.
+      x_label: Below each panel.
+      y_label: Beside the first one.
+
+    Raises:
+      ValueError: There is no panel, or a line whose values are not `(S, N)` for its `(N,)`.
+      ImportError: matplotlib is not installed.
+    """
+    if not panels:
+        raise ValueError("panels: expected at least one, got none")
+    figure = _new_figure(5.5 * len(panels), 3.8)
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    row[0].set_ylabel(y_label)
+    for axes, (title, lines) in zip(row, panels.items(), strict=True):
+        for line in lines:
+            x, values = np.asarray(line.x), np.asarray(line.values)
+            if x.ndim != 1 or values.ndim != 2 or values.shape[1:] != x.shape:
+                raise ValueError(
+                    f"panels: expected (S, N) values over (N,) in {line.name!r}, got "
+                    f"{values.shape} over {x.shape}"
+                )
+            axes.plot(x, values.mean(axis=0), marker="." if len(x) < 30 else "", label=line.name)
+            color = axes.lines[-1].get_color()
+            axes.fill_between(x, values.min(axis=0), values.max(axis=0), alpha=0.2, color=color)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(x_label)
+        axes.legend()
+    _save(figure, path)
+
+
 def plot_curves(path: str | Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Draws the curves of a run: one panel for each figure, training and evaluation in colours.
 
@@ -209,6 +255,69 @@ def plot_curves(path: str | Path, lines: Sequence[Mapping[str, Any]]) -> None:
         axes.set_title(name)
         axes.set_xlabel("step")
         axes.legend()
+    _save(figure, path)
+
+
+def plot_matrices(
+    path: str | Path,
+    matrices: Mapping[str, ArrayLike],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    signed: Collection[str] = (),
+    title: str = "",
+    row_label: str = "",
+    column_label: str = "",
+) -> None:
+    """Draws matrices side by side as heat maps, each figure in its cell.
+
+    Args:
+      path: File to write, there whole or not at all; the suffix gives the format.
+      matrices: By title of the panel, `(R, C)` figures; they share one scale of colours.
+      rows: Names of the R rows.
+      columns: Names of the C columns.
+      signed: Panels of differences: blue above 0, red below, a scale for themselves.
+      title: Printed on top.
+      row_label: What the rows are.
+      column_label: What the columns are.
+
+    Raises:
+      ImportError: matplotlib is missing; the message names the extra.
+      ValueError: There is no matrix, one of another shape, or `signed` names none of them.
+    """
+    tables = {name: np.asarray(matrix, np.float64) for name, matrix in matrices.items()}
+    shape = (len(rows), len(columns))
+    if not tables or any(table.shape != shape for table in tables.values()):
+        found = {name: table.shape for name, table in tables.items()}
+        raise ValueError(f"matrices: expected at least one, all of shape {shape}, got {found}")
+    if not {*signed} <= {*tables}:
+        raise ValueError(f"signed: expected some of {sorted(tables)}, got {sorted(signed)}")
+    plain = np.stack([t for n, t in tables.items() if n not in signed] or [np.zeros(shape)])
+    figure = _new_figure(1.5 + (0.8 * len(columns) + 1.6) * len(tables), 2.2 + 0.6 * len(rows))
+    for panel, (name, table) in enumerate(tables.items(), start=1):
+        axes = figure.add_subplot(1, len(tables), panel)
+        low, high, colours = np.nanmin(plain), np.nanmax(plain), "viridis"
+        if name in signed:
+            high = max(float(np.nanmax(np.abs(table))), 1e-12)
+            low, colours = -high, "RdBu"
+        image = axes.imshow(table, cmap=colours, vmin=low, vmax=high)
+        for (row, column), value in np.ndenumerate(table):
+            # Dark on light, light on dark.
+            dark = np.dot(image.cmap(image.norm(value))[:3], (0.299, 0.587, 0.114)) < 0.5
+            text = f"{value:+.1f}" if name in signed else f"{value:.1f}"
+            color = "white" if dark else "black"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+        axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", fontsize=8)
+        axes.set_yticks(range(len(rows)), rows if panel == 1 else [""] * len(rows), fontsize=8)
+        axes.set_xlabel(column_label)
+        axes.set_ylabel(row_label if panel == 1 else "")
+        axes.set_title(name, fontsize=10)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: str | Path) -> None:
+    """Writes a picture that is there whole or not at all."""
     figure.tight_layout()
     path = Path(path)
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")

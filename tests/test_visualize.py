@@ -12,10 +12,13 @@ from posediff_jax.calibration import default_camera
 from posediff_jax.lifted_person import LiftedPerson
 from posediff_jax.skeleton import H36M_17
 from posediff_jax.visualize import (
+    Line,
     animate_lifted,
     plot_curves,
     plot_hypotheses,
     plot_lifted,
+    plot_lines,
+    plot_matrices,
     plot_pose,
 )
 
@@ -111,18 +114,19 @@ def lifted(frames=4):
     )
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    made, write = [], Figure.savefig
+
+    def savefig(figure, path, **options):
+        made.append(figure)
+        write(figure, path, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return made
+
+
 class TestLifted:
-    @pytest.fixture
-    def figures(self, monkeypatch):
-        made, write = [], Figure.savefig
-
-        def savefig(figure, path, **options):
-            made.append(figure)
-            write(figure, path, **options)
-
-        monkeypatch.setattr(Figure, "savefig", savefig)
-        return made
-
     def test_left_is_blue_up_is_up_and_what_is_missing_is_not_drawn(self, tmp_path, figures):
         person = lifted()
         plot_lifted(tmp_path / "p.png", person, frames=2)
@@ -195,3 +199,58 @@ def test_curves_have_a_panel_for_each_figure_and_a_line_for_each_split(tmp_path,
     np.testing.assert_array_equal(axes["grad_norm"].lines[0].get_xydata(), [[1, 1]])
     with pytest.raises(ValueError, match="lines: expected at least one figure"):
         plot_curves(tmp_path / "curves.png", [])
+
+
+def test_lines_are_means_over_seeds_in_a_band(tmp_path, figures):
+    two = Line("ours", [1, 2], [[3.0, 4.0], [5.0, 4.0]])
+    panels = {"left": [two, Line("theirs", [1, 2], [[6.0, 6.0]])], "right": [two]}
+    plot_lines(tmp_path / "lines.png", panels, x_label="level", y_label="mm")
+    assert [file.name for file in tmp_path.iterdir()] == ["lines.png"]
+    left, right = figures[0].axes
+    assert (left.get_title(), left.get_xlabel(), left.get_ylabel()) == ("left", "level", "mm")
+    assert [line.get_label() for line in left.lines] == ["ours", "theirs"]
+    np.testing.assert_array_equal(left.lines[0].get_xydata(), [[1, 4], [2, 4]])
+    (band,) = right.collections
+    assert band.get_paths()[0].get_extents().bounds == (1, 3, 1, 2)
+    with pytest.raises(ValueError, match="panels: expected at least one, got none"):
+        plot_lines(tmp_path / "x.png", {}, x_label="", y_label="")
+    wrong = {"left": [Line("ours", [1, 2], [3.0, 4.0])]}
+    with pytest.raises(ValueError, match=r"'ours', got \(2,\) over \(2,\)"):
+        plot_lines(tmp_path / "x.png", wrong, x_label="", y_label="")
+
+
+class TestMatrices:
+    def test_every_figure_is_in_its_cell(self, tmp_path, figures):
+        plot_matrices(
+            tmp_path / "m.png",
+            {"gain": [[1.0, -3.0, 0.0]], "ours": [[10.0, 20.0, 30.0]]},
+            ["one"],
+            ["a", "b", "c"],
+            signed=("gain",),
+            row_label="training",
+            column_label="test",
+        )
+        assert [f.name for f in tmp_path.iterdir()] == ["m.png"]
+        gain, ours = figures[0].axes
+        assert [text.get_text() for text in gain.texts] == ["+1.0", "-3.0", "+0.0"]
+        assert [text.get_position() for text in ours.texts] == [(0, 0), (1, 0), (2, 0)]
+        assert [t.get_text() for t in ours.get_xticklabels()] == ["a", "b", "c"]
+        assert (gain.get_ylabel(), gain.get_xlabel()) == ("training", "test")
+        # Blue is a gain, red a loss, by as much; the others have a scale of their own.
+        assert gain.images[0].get_clim() == (-3.0, 3.0)
+        assert ours.images[0].get_clim() == (10.0, 30.0)
+        red, _, blue, _ = gain.images[0].cmap(gain.images[0].norm(3.0))
+        assert blue > red
+
+    @pytest.mark.parametrize(
+        ("tables", "signed", "message"),
+        [
+            ({}, (), r"matrices: expected at least one, all of shape \(1, 2\), got \{\}"),
+            ({"a": [[1.0]]}, (), r"matrices: .* got \{'a': \(1, 1\)\}"),
+            ({"a": [[1.0, 2.0]]}, ("b",), r"signed: expected some of \['a'\], got \['b'\]"),
+        ],
+    )
+    def test_what_does_not_fit_is_named(self, tmp_path, tables, signed, message):
+        with pytest.raises(ValueError, match=message):
+            plot_matrices(tmp_path / "m.png", tables, ["x"], ["a", "b"], signed=signed)
+        assert not list(tmp_path.iterdir())

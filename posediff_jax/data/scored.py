@@ -64,6 +64,27 @@ class ScoredItems(NamedTuple):
         """Scored frames."""
         return int(self.frames.sum())
 
+    def every(self, count: int) -> "ScoredItems":
+        """One window in `count`, for sampling that would take too long on all of them.
+
+        A velocity over the border of two windows is lost unless both are kept.
+
+        Raises:
+          ValueError: `count` is less than 1, or no scored frame is left.
+        """
+        if count < 1:
+            raise ValueError(f"every: expected at least 1, got {count}")
+        kept = slice(None, None, count)
+        if not self.frames[kept].any():
+            raise ValueError(f"every: expected a scored frame to be left, got none with {count}")
+        return self._replace(
+            items=self.items[kept],
+            frames=self.frames[kept],
+            sequence=self.sequence[kept],
+            start=self.start[kept],
+            before=self.before[kept],
+        )
+
     def batches(self, batch_size: int) -> Iterator[tuple[PoseBatch, NDArray[np.bool_]]]:
         """Batches of one shape with the frames that count; the last one repeats its last item.
 

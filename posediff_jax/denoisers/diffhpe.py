@@ -23,7 +23,13 @@ from posediff_jax.denoisers.grouped import (
 )
 from posediff_jax.denoisers.joint_graph import CHANNELS, FRAMES, JointGraphLayer
 from posediff_jax.denoisers.layers import Dense, kaiming_normal_init
-from posediff_jax.denoisers.mixste import MixSTE, SplitDense, check_window, check_window_times
+from posediff_jax.denoisers.mixste import (
+    MixSTE,
+    SplitDense,
+    check_keypoints,
+    check_window,
+    check_window_times,
+)
 from posediff_jax.skeleton import Skeleton
 from posediff_jax.types import Array
 
@@ -117,6 +123,7 @@ class DiffHPEDenoiser(nn.Module):
       mix: "concat" puts pose and condition side by side, the pose first; "sum" adds them.
       encode_pose: Embed the noisy pose linearly to the width of the lifter (w of Eq. 10).
       depth_only: Only z is diffused; the keypoints stand for x and y.
+      visibility: Keypoints have a third channel, 1 for a joint that is seen; the lifter then too.
       lifter: The network whose features are the condition.
       non_local: Attention to groups of joints in each block.
       groups: Those groups; None for the published ones of the skeleton.
@@ -136,6 +143,7 @@ class DiffHPEDenoiser(nn.Module):
     mix: Mix = "concat"
     encode_pose: bool = False
     depth_only: bool = False
+    visibility: bool = False
     lifter: MixSTE | None = None
     non_local: bool = True
     groups: Groups | None = None
@@ -175,7 +183,7 @@ class DiffHPEDenoiser(nn.Module):
         """One evaluation. Leading axes broadcast, so hypotheses may share keypoints `(B, 1, ...)`.
 
         Args:
-          keypoints: 2D joints in screen units, `(..., F, J, 2)`.
+          keypoints: 2D joints in screen units, `(..., F, J, 2)`, or 3 channels with `visibility`.
           x_t: Noisy poses, metres, `(..., F, J, 3)`, or `(..., F, J, 1)` if only z is diffused.
           t: Timesteps, one per window, `(...)`, or a scalar.
           kept: 1 for a window that is told its condition, 0 for one that is not, `(...)`.
@@ -205,7 +213,7 @@ class DiffHPEDenoiser(nn.Module):
         Raises:
           ValueError: Other joints or frames than the network has.
         """
-        check_window(keypoints, self.skeleton, self.num_frames, channels=2, name="keypoints")
+        check_keypoints(keypoints, self)
         if self.source == "none":
             return jnp.zeros((*keypoints.shape[:-1], self.width), keypoints.dtype)
         condition = keypoints
@@ -303,7 +311,8 @@ def init_variables(key: Array, model: DiffHPEDenoiser) -> dict[str, Any]:
     """
     rest_key, block_key = jax.random.split(key)
     window = (1, model.num_frames, model.skeleton.num_joints)
-    inputs = jnp.zeros((*window, 2)), jnp.zeros((*window, model.pose_channels))
+    keypoints = jnp.zeros((*window, 2 + model.visibility))
+    inputs = keypoints, jnp.zeros((*window, model.pose_channels))
     variables = dict(model.clone(num_blocks=1).init(rest_key, *inputs, jnp.zeros(1, jnp.int32)))
     x = jnp.zeros((window[2], window[1], 1, model.width))
     draw = jax.vmap(lambda k: make_block(model).init(k, x, jnp.zeros(model.step_width)))
@@ -372,7 +381,8 @@ def joint_groups(skeleton: Skeleton, groups: Groups | None) -> Groups:
 def input_channels(model: DiffHPEDenoiser) -> tuple[int, int]:
     """Channels of the noisy pose and of the condition, as the input projection sees them."""
     width = 0 if model.lifter is None else model.lifter.width
-    condition = {"keypoints": 2, "features": width, "pose": 3, "none": 0}[model.source]
+    keypoints = 2 + model.visibility
+    condition = {"keypoints": keypoints, "features": width, "pose": 3, "none": 0}[model.source]
     return width if model.encode_pose else model.pose_channels, condition
 
 
@@ -381,7 +391,7 @@ def check_options(model: DiffHPEDenoiser) -> None:
 
     Raises:
       ValueError: A size below 1; an unknown name; a lifter that is missing, not used, or of other
-        frames or joints; or inputs that cannot be added.
+        frames, joints or channels; inputs that cannot be added; or visibility without keypoints.
     """
     for name in ("num_frames", "width", "num_blocks", "num_timesteps"):
         if getattr(model, name) < 1:
@@ -406,6 +416,8 @@ def check_options(model: DiffHPEDenoiser) -> None:
         raise ValueError(
             f"depth_only: the keypoints stand for x and y, got source={model.source!r}"
         )
+    if model.visibility and model.source == "none":
+        raise ValueError("visibility: nothing is shown with source='none', expected False")
     pose, condition = input_channels(model)
     if model.mix == "sum" and pose != condition:
         raise ValueError(
@@ -426,6 +438,8 @@ def _check_lifter(model: DiffHPEDenoiser, lifter: MixSTE) -> None:
         raise ValueError(
             f"lifter: expected skeleton {model.skeleton.name!r}, got {lifter.skeleton.name!r}"
         )
+    if lifter.visibility != model.visibility:
+        raise ValueError(f"lifter: expected visibility={model.visibility}, got {lifter.visibility}")
 
 
 def _lifter_of(model: DiffHPEDenoiser) -> MixSTE:

@@ -132,9 +132,10 @@ def joint_layer_entries(key: str, path: tuple[str, ...]) -> list[Entry]:
 def variable_shapes(model: DiffHPEDenoiser) -> dict[str, Any]:
     """Shapes and types of the variables that `model.init` would give, without computing them."""
     window = (1, model.num_frames, model.skeleton.num_joints)
+    keypoints = jnp.zeros((*window, 2 + model.visibility))
     pose = jnp.zeros((*window, model.pose_channels))
     t = jnp.zeros((1,), jnp.int32)
-    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((*window, 2)), pose, t)
+    return jax.eval_shape(model.init, jax.random.key(0), keypoints, pose, t)
 
 
 def _lifter_entries(model: DiffHPEDenoiser) -> list[Entry]:

@@ -37,6 +37,8 @@ class NetworkOptions:
     """What the sections `model` of both forms share; see `DiffHPEDenoiser` for most fields.
 
     Attributes:
+      visibility: Show the network, or its lifter, which joints are seen (confidence above 0) in a
+        third channel.
       groups: Groups of joints for the attention; empty for the published ones of the skeleton.
       dropped: What an unconditional evaluation is not told: the "condition" after its encoder, or
         the "keypoints" before it.
@@ -51,6 +53,7 @@ class NetworkOptions:
     step_width: int = 128
     dropout: float = 0.032
     non_local: bool = True
+    visibility: bool = False
     groups: tuple[tuple[int, ...], ...] = ()
     grouping: Grouping = "official"
     dropped: Dropped = "condition"
@@ -183,7 +186,7 @@ def make_network(
         name: getattr(options, name)
         for name in (
             *("num_frames", "width", "num_blocks", "step_width", "dropout", "non_local"),
-            "grouping",
+            *("grouping", "visibility"),
         )
     }
     if isinstance(options, ModelOptions):
@@ -198,6 +201,7 @@ def make_network(
             num_heads=options.lifter_heads,
             mlp_ratio=options.lifter_mlp_ratio,
             drop_path=options.lifter_drop_path if options.lifter == "trained" else 0.0,
+            visibility=options.visibility,
             dtype=dtype,
         )
     if not 0 <= options.dropout < 1:

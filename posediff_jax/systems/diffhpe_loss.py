@@ -15,6 +15,7 @@ from posediff_jax.process.schedules import Schedule, q_sample, x0_from_eps
 from posediff_jax.skeleton import Skeleton, segments
 from posediff_jax.systems.diffhpe_parts import Guidance, NoiseShape, join_lifter
 from posediff_jax.systems.losses import check_factors, device_key, masked_mean, training_pair
+from posediff_jax.systems.windows import network_input
 from posediff_jax.types import Array, Aux, PoseBatch, Variables
 
 
@@ -76,6 +77,7 @@ def training_loss(
 ) -> tuple[Array, Aux]:
     """The contract of `systems.base.LossFn`, for what a config describes."""
     pose, keypoints = training_pair(batch, model.skeleton)
+    keypoints = network_input(keypoints, batch, model)
     target = pose[..., 2:] if model.depth_only else pose
     draw = jax.vmap(partial(draw_target, schedule=schedule))
     keys, t, normal = draw(item_keys(key, batch.index), target)

@@ -164,6 +164,7 @@ def _check_lifter(given: Any, expected: Any, model: DiffHPEDenoiser) -> None:
         "width": ("joint_positions", 1),
         "num_frames": ("trunk/frame_positions", 0),
         "joints": ("joint_positions", 0),
+        "channels of keypoints": ("embed/kernel", 0),
     }
     clashes = [
         f"{name} {found[path][axis]}, expected {wanted[path][axis]}"

@@ -15,7 +15,7 @@ from posediff_jax.process.schedules import Schedule, prediction_from_eps
 from posediff_jax.samplers.discrete import ddim_times, sample_ddim, sample_ddpm
 from posediff_jax.samplers.hypotheses import fan_out
 from posediff_jax.systems.diffhpe_parts import Guidance, NoiseShape, join_lifter
-from posediff_jax.systems.windows import bind_denoise
+from posediff_jax.systems.windows import bind_denoise, network_input
 from posediff_jax.types import Array, PoseBatch, PredictFn, Prediction, SampleResult, Variables
 
 
@@ -96,7 +96,7 @@ def encode_windows(
       keys: One per window, `(B,)`.
       model: The denoiser.
       variables: Its variables, as `join_lifter` gives them.
-      keypoints: `(B, F, J, 2)`.
+      keypoints: `(B, F, J, 2)`, or 3 channels with `visibility`.
       guidance: See `Guidance`.
 
     Returns:
@@ -228,7 +228,8 @@ def sample_poses(
     times = run_times(schedule, options)
     network = join_lifter(variables)
     keys = item_keys(key, batch.index)
-    encoded = encode_windows(keys, model, network, batch.keypoints, guidance)
+    keypoints = network_input(batch.keypoints, batch, model)
+    encoded = encode_windows(keys, model, network, keypoints, guidance)
 
     def chains(chain_keys: Array, items: dict[str, Array]) -> dict[str, Array]:
         split = jax.vmap(jax.random.split)(chain_keys)

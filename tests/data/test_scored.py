@@ -83,6 +83,23 @@ def test_batches_show_the_frames_themselves(batch_size):
     np.testing.assert_array_equal(np.concatenate(found), expected)
 
 
+def test_one_window_in_some():
+    items = scored_items(every(2), length=3)
+    some = items.every(3)
+    chosen = np.arange(0, len(items.items), 3)
+    for name in ("items", "frames", "sequence", "start", "before"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(items, name)[chosen])
+    batch, _ = next(some.batches(2))
+    np.testing.assert_array_equal(batch.index, items.items[chosen[:2]])
+    assert items.every(1).num_frames == items.num_frames
+    with pytest.raises(ValueError, match="every: expected at least 1, got 0"):
+        items.every(0)
+    # Of the first window the frame before a scored one alone is asked for.
+    nothing = items._replace(frames=items.frames & (np.arange(len(items.frames)) > 0)[:, None])
+    with pytest.raises(ValueError, match="every: expected a scored frame to be left, got none"):
+        nothing.every(len(items.items))
+
+
 def test_legends_and_all_frames():
     items = scored_items(all_frames(VIEWS))
     assert items.num_frames == VIEWS.num_frames

@@ -74,6 +74,7 @@ def test_none_is_named():
         ({"num_frames": 27}, "model.num_frames is 27, the lifter's num_frames 5"),
         # What no shape would tell.
         ({"lifter_heads": 4}, "model.lifter_heads is 4, the lifter's num_heads 2"),
+        ({"visibility": True}, "model.visibility is True, the lifter's visibility False"),
     ],
 )
 def test_a_lifter_of_another_size(run, changes, message):
@@ -93,6 +94,14 @@ def test_a_run_of_another_system(run, tmp_path):
     state = create_state(jax.random.key(0), system, make_optimizer({"name": "adam"}))
     CheckpointStore(tmp_path / FOLDER).save(state, config={**LIFTER, "system": "d3dp"})
     with pytest.raises(ValueError, match=r"expected a run of 'mixste', .* is one of 'd3dp'"):
+        load_lifter(config(tmp_path))
+
+
+def test_a_run_of_another_convention_of_missing_joints(tmp_path):
+    state = create_state(jax.random.key(0), make_system(LIFTER), make_optimizer({"name": "adam"}))
+    hidden = {"occlusion": {"pattern": "random", "missing": "mean_pose"}}
+    CheckpointStore(tmp_path / FOLDER).save(state, config={**LIFTER, "data": hidden})
+    with pytest.raises(ValueError, match=r"frozen.checkpoint: .*occlusion\.missing: .*'mean_pose'"):
         load_lifter(config(tmp_path))
 
 

@@ -1,31 +1,8 @@
 """Tables of a paper: what is there is not done again, spreads and differences by hand."""
 
-import json
-
 import pytest
 
 from experiments import tables
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """Training and scoring that only say what they were asked for."""
-    made = []
-
-    def train(config, workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
-        made.append(("train", config.system, config.seed))
-
-    def evaluate(folder, *, num_hypotheses, sampler, data, out):
-        made.append(("evaluate", num_hypotheses, sampler.get("num_steps"), data))
-        error = 50.0 + len(folder.name) + num_hypotheses
-        mean = {name: {"frames": error} for name in ("mpjpe", "p_mpjpe")}
-        levels = {"mean": [{"frames": 10.0 * level} for level in range(1, 6)]}
-        out.write_text(json.dumps({"rules": {"mean": mean}, "levels": levels}), "utf-8")
-
-    monkeypatch.setattr(tables.train, "run", train)
-    monkeypatch.setattr(tables.evaluate, "run", evaluate)
-    return made
 
 
 def run(tmp_path, **options):
@@ -36,53 +13,68 @@ def run(tmp_path, **options):
 def test_each_model_is_trained_once_and_each_figure_made_once(calls, tmp_path, capsys):
     found = run(tmp_path)
     # MixSTE, D3DP, DDHPose, three more of Table 4, three of Table 5, one of Table 6; two seeds.
-    assert len(list(tmp_path.iterdir())) == 2 * 10
-    assert sum(c[0] == "train" for c in calls) == 2 * 10
-    assert sum(c[0] == "evaluate" for c in calls) == 2 * (1 + 4 + 4 + 7)
+    assert len([f for f in tmp_path.iterdir() if f.is_dir()]) == 2 * 10
+    assert calls.count_of("train") == 2 * 10
+    assert calls.count_of("evaluate") == 2 * (1 + 4 + 4 + 7)
     assert [len(rows) for rows in found.values()] == [9, 4, 4, 2]
     assert found["Table 6: loss"][0]["levels"] == [[10, 20, 30, 40, 50]] * 2
+    # DDHPose is compared with D3DP at the same (H, W), all else with the first line.
+    systems = found["Tables 1, 2 and 7: systems"]
+    assert [row["than"] for row in systems] == [0, 0, 0, 0, 0, 1, 2, 3, 4]
+    assert [row["than"] for row in found["Table 5: modules"]] == [0, 0, 0, 0]
     printed = capsys.readouterr().out
     assert all(text in printed for text in ("Table 4", "41.72", "20, 10", "level 5", "none"))
+    # What is shown beside the tables; nobody trained, so there are no curves.
+    assert all(text in printed for text in ("H = 5, W = 50", "P-Agg (mean)", "Figure 1, right"))
+    assert [f.name for f in tmp_path.iterdir() if f.is_file()] == ["levels.png"]
     count = len(calls)
     assert run(tmp_path) == found
     assert len(calls) == count
     run(tmp_path, steps=7, only=("mixste",))
-    assert calls[count:] == [
-        ("train", "mixste", 0),
-        ("evaluate", 1, None, "somewhere"),
-        ("train", "mixste", 1),
-        ("evaluate", 1, None, "somewhere"),
-    ]
+    asked = {"num_hypotheses": 1, "sampler": {}, "every": 1, "data": "somewhere"}
+    assert [kind for kind, _ in calls[count:]] == ["train", "evaluate"] * 2
+    assert [config.seed for _, config in calls[count::2]] == [0, 1]
+    assert [options for _, options in calls[count + 1 :: 2]] == [asked] * 2
 
 
-def test_moved_data_are_the_same_run_and_another_seed_is_not(tmp_path):
-    def folder(root, seed):
-        config = tables.make_config(
-            tables.Model("ddhpose", "no_hrst"), "cmu17", root, "tiny", seed, 5
-        )
-        assert (config.training.num_steps, config.model.hrst) == (5, False)
-        return tables.folder_of(config, tmp_path)
+def test_many_hypotheses_may_be_scored_on_fewer_windows(calls, tmp_path, capsys):
+    def asked(first):
+        found = [options for kind, options in calls[first:] if kind == "evaluate"]
+        return [(o["num_hypotheses"], o["sampler"]["num_steps"], o["every"]) for o in found]
 
-    assert folder("a", 0) == folder("b", 0)
-    assert folder("a", 0) != folder("a", 1)
+    run(tmp_path, seeds=1, only=("d3dp",), every=4)
+    assert asked(0) == [(1, 1, 1), (5, 1, 1), (20, 10, 4), (5, 50, 4)]
+    assert "20, 10 *4" in capsys.readouterr().out
+    # All windows are other figures, of the same run.
+    count = len(calls)
+    run(tmp_path, seeds=1, only=("d3dp",))
+    assert calls.count_of("train") == 1
+    assert asked(count) == [(20, 10, 1), (5, 50, 1)]
 
 
 def test_a_difference_below_the_spread_is_none(capsys):
-    base = {"H": 1, "W": 1, "paper": (None, 31.24), "levels": [[1.0]], "p_mpjpe": [30.0]}
+    base = {"H": 1, "W": 1, "every": 1, "than": 0, "paper": (None, 31.24), "levels": [[1.0]]}
     rows = [
-        base | {"name": "first", "mpjpe": [40.0, 41.0]},
-        base | {"name": "near", "mpjpe": [41.2, 41.3]},
-        base | {"name": "far", "mpjpe": [42.0, 42.0]},
+        base | {"name": "first", "mpjpe": [40.0, 41.0], "p_mpjpe": [30.0, 30.1]},
+        base | {"name": "near", "mpjpe": [41.2, 41.3], "p_mpjpe": [29.0, 29.0]},
+        base | {"name": "far", "mpjpe": [42.0, 42.0], "p_mpjpe": [29.0, 32.0]},
+        base | {"name": "other", "mpjpe": [42.0, 42.0], "p_mpjpe": [29.0, 32.0], "every": 4},
     ]
     tables.print_table("a table", rows)
     lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if "│" in line}
     assert "40.50 ± 0.50" in lines["first"]
-    assert "none" in lines["near"]
-    assert "+1.50" in lines["far"]
+    assert "none" not in lines["first"]
+    # Of each metric by its own spread.
+    cells = {name: [c.strip() for c in line.split("│")] for name, line in lines.items()}
+    assert [c for c in cells["near"] if c in ("none", "-1.05")] == ["none", "-1.05"]
+    assert [c for c in cells["far"] if c in ("none", "+1.50")] == ["+1.50", "none"]
+    # Of other windows than the first row's.
+    assert not {"none", "+1.50"} & set(cells["other"])
 
 
 def test_unknown_names_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"paper: expected one of \['ddhpose'\], got 'mixste'"):
         tables.run("mixste", "cmu17", "", tmp_path)
-    with pytest.raises(ValueError, match="seeds: expected at least 1"):
-        run(tmp_path, seeds=0)
+    for name in ("seeds", "every"):
+        with pytest.raises(ValueError, match=f"{name}: expected at least 1"):
+            run(tmp_path, **{name: 0})

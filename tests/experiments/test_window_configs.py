@@ -77,6 +77,26 @@ def test_the_published_recipe_of_diffhpe(data):
     assert long.model.num_frames == 243
 
 
+@pytest.mark.parametrize("size", ["", "small,", "tiny,"])
+@pytest.mark.parametrize("data", ["cmu", "h36m"])
+def test_a_lifter_and_what_is_built_on_it_are_trained_on_the_same_windows(data, size):
+    plain, weighted = (
+        module(f"mixste_{data}").get_config(f"{size}{arg}occluded_random")
+        for arg in ("diffhpe,", "diffhpe,weighted,")
+    )
+    for form in ("2d", "wrapper"):
+        above = module(f"diffhpe_{form}_{data}").get_config(f"{size}occluded_random")
+        assert above.data == plain.data
+    # The loss and the test, and nothing else.
+    assert weighted.loss.to_dict() == module("mixste_cmu").get_config().loss.to_dict()
+    assert (plain.loss.position, plain.sampler.flip, weighted.sampler.flip) == (
+        *("squared", False),
+        True,
+    )
+    same = [{**c.to_dict(), "loss": {}, "sampler": {}} for c in (plain, weighted)]
+    assert same[0] == same[1]
+
+
 def run(name, workdir, num_hypotheses, *, lifter="", windows="side", **data):
     """Trains the tiny variant on other data, and scores it."""
     config = module(name).get_config("tiny").unlock()
@@ -88,9 +108,6 @@ def run(name, workdir, num_hypotheses, *, lifter="", windows="side", **data):
     return evaluate.run(
         workdir, num_hypotheses=num_hypotheses, windows=windows, out=workdir / "figures.json"
     )
-
-
-MOTION = {"kind": "procedural", "train_clips": 14, "test_clips": 2, "heldout_every": 14}
 
 
 @pytest.mark.slow
@@ -207,21 +224,55 @@ def test_a_wrapper_is_trained_on_a_lifter_and_scored_without_it(tmp_path):
     assert evaluate.run(above, num_hypotheses=2, out=tmp_path / "again.json")["num_hypotheses"] == 2
 
 
+def heads(printed, title):
+    """The heads of a printed table's columns."""
+    lines = printed[printed.index(title) :].splitlines()
+    line = next(line for line in lines if line.startswith("┃"))
+    return [head.strip() for head in line.strip("┃").split("┃")]
+
+
 @pytest.mark.slow
-def test_tiny_on_files_of_human36m(tmp_path):
+def test_tiny_on_files_of_human36m(tmp_path, capsys):
+    """The columns of the papers' tables 1 and 7, which are the plain mean of 15 actions."""
     (tmp_path / "data").mkdir()
     fakes.write_fake_human36m(tmp_path / "data")
-    summary = run("ddhpose_h36m", tmp_path / "run", 2, root=str(tmp_path / "data"))
+    how = {"windows": "shift_twice", "root": str(tmp_path / "data")}
+    summary = run("ddhpose_h36m", tmp_path / "run", 2, **how)
     assert summary["protocol"] == "test"
+    printed = capsys.readouterr().out
+    columns = "Dir. Disc. Eat Greet Phone Photo Pose Pur. Sit SitD. Smoke Wait WalkD. Walk WalkT."
+    for title in (": MPJPE (mm)", ": P-MPJPE (mm)"):
+        assert heads(printed, title) == ["rule", *columns.split(), "mean", "frames"]
+    for found in summary["rules"]["mean"].values():
+        if found["mean"] is not None:
+            assert found["mean"] == pytest.approx(np.mean(list(found["groups"].values())))
+            assert len(found["groups"]) == 15
+    # Of two subjects and four cameras two takes of each action, but for one of S11.
+    assert summary["num_frames"] == (30 + 29) * 4 * 8
+
+
+def write_3dhp_originals(folder):
+    """`annot.mat` of version 5 to train on, `annot_data.mat` of version 7.3 to score."""
+    names = [[f"{kind}{n}" for n in range(1, last + 1)] for kind, last in (("S", 8), ("TS", 6))]
+    fakes.write_fake_3dhp_mat(folder, subjects=names[0], tests=names[1], frames=12)
 
 
 @pytest.mark.slow
-def test_tiny_on_files_of_mpi_inf_3dhp(tmp_path, capsys):
-    fakes.write_fake_3dhp_npz(tmp_path / "data")
+@pytest.mark.parametrize("write", [fakes.write_fake_3dhp_npz, write_3dhp_originals])
+def test_tiny_on_files_of_mpi_inf_3dhp(tmp_path, capsys, write):
+    """Table 3: PCK, AUC and MPJPE, of each sequence, their plain mean and that of all frames."""
+    write(tmp_path / "data")
     summary = run("ddhpose_3dhp", tmp_path / "run", 1, windows="shift", root=str(tmp_path / "data"))
     assert summary["protocol"] == "test:annot3"
+    # Of 12 frames all but 2 and 5 are valid.
+    assert summary["num_frames"] == 6 * 10
     found = summary["rules"]["mean"]["pck"]
     assert list(found["groups"]) == [f"TS{i}" for i in range(1, 7)]
     assert found["mean"] == pytest.approx(sum(found["groups"].values()) / 6)
     printed = capsys.readouterr().out
-    assert all(name in printed for name in ("PCK (%)", "AUC (%)", "TS6", "frames"))
+    sequences = [f"TS{n}" for n in range(1, 7)]
+    for title in ("MPJPE (mm)", "PCK (%)", "AUC (%)"):
+        assert heads(printed, f": {title}") == ["rule", *sequences, "mean", "frames"]
+    other = evaluate.run(tmp_path / "run", protocol="test:univ_annot3", windows="shift")
+    errors = [s["rules"]["mean"]["mpjpe"]["mean"] for s in (summary, other)]
+    assert errors[0] != errors[1], "the other annotation's bodies are larger"

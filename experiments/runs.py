@@ -1,0 +1,122 @@
+"""Runs by the hash of their config: each is trained once, and each of its figures made once.
+
+What the commands behind a paper's tables share. Killed at any point they go on where they were:
+`trained.json` says that a run has ended, and a file of figures is there whole or not at all.
+"""
+
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import evaluate, train
+from experiments.common import write_json
+
+
+class Model(NamedTuple):
+    """A config and its variants, such as "ddhpose" and "no_hrst,no_hrtt"."""
+
+    system: str
+    variants: str = ""
+
+
+def make_config(
+    model: Model, suffix: str, root: str, *, size: str, seed: int, steps: int
+) -> ConfigDict:
+    """The config of one run.
+
+    Args:
+      model: What is trained.
+      suffix: Of the config's file: "cmu" for `configs/SYSTEM_cmu.py`.
+      root: Folder of the data.
+      size: Variant of the size, such as "small"; empty for the published one.
+      seed: Of the run.
+      steps: Replaces `training.num_steps`; 0 keeps it.
+
+    Raises:
+      ValueError: A variant that the config does not have, or `steps` below 0.
+    """
+    if steps < 0:
+        raise ValueError(f"steps: expected at least 0, got {steps}")
+    module = importlib.import_module(f"configs.{model.system}_{suffix}")
+    config = module.get_config(",".join(filter(None, (size, model.variants)))).unlock()
+    config.data.root, config.seed = root, seed
+    if steps:
+        config.training.num_steps = steps
+    return config.lock()
+
+
+def folder_of(config: ConfigDict, workdir: str | Path) -> Path:
+    """A folder of the run's own: the config's hash, but for where data and other runs are."""
+    fields = config.to_dict()
+    fields["data"] = {k: v for k, v in fields["data"].items() if k != "root"}
+    below = fields.get("frozen", {}).get("checkpoint")
+    if below:
+        # The folder of a run, whose own name says which one it is.
+        fields["frozen"] = {**fields["frozen"], "checkpoint": Path(below).name}
+    return Path(workdir) / f"{config.system}-{digest(fields)}"
+
+
+def digest(fields: Mapping[str, Any]) -> str:
+    """Twelve characters that stand for what JSON can hold."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def trained(config: ConfigDict, workdir: str | Path, *, below: ConfigDict | None = None) -> Path:
+    """The folder of a run, trained to its end: now, unless it has been.
+
+    Args:
+      config: The run.
+      workdir: Where the runs are.
+      below: The run that `frozen.checkpoint` of this one names; trained before it.
+    """
+    folder = folder_of(config, workdir)
+    done = folder / "trained.json"
+    if not done.exists():
+        if below is not None:
+            trained(below, workdir)
+        train.run(config, folder)
+        write_json(done, {"steps": config.training.num_steps})
+    return folder
+
+
+def scored(
+    config: ConfigDict,
+    workdir: str | Path,
+    name: str,
+    *,
+    below: ConfigDict | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The summary of a run's evaluation, from its folder where it is there already.
+
+    Args:
+      config: The run; it is trained first where it has not been.
+      workdir: Where the runs are.
+      name: Of the JSON file in the run's folder; it says what `options` are.
+      below: See `trained`.
+      **options: See `experiments.evaluate.run`.
+    """
+    figures = folder_of(config, workdir) / name
+    if not figures.exists():
+        folder = trained(config, workdir, below=below)
+        evaluate.run(folder, data=config.data.root, out=figures, **options)
+    return json.loads(figures.read_text("utf-8"))
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """The mean over seeds, and half their range where there are several."""
+    half = f" ± {np.ptp(values) / 2:.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{half}"
+
+
+def difference(values: Sequence[float], first: Sequence[float], digits: int = 2) -> str:
+    """By how much the mean is above that of the first: none if no more than seeds differ."""
+    gap = float(np.mean(values) - np.mean(first))
+    noise = max(float(np.ptp(v)) for v in (values, first))
+    return "none" if abs(gap) <= noise else f"{gap:+.{digits}f}"

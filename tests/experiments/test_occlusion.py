@@ -159,6 +159,7 @@ def test_what_is_not_known_is_refused_at_once(calls, tmp_path, options, message)
 
 @pytest.mark.slow
 def test_the_whole_command_on_files_of_human36m(tmp_path):
+    (tmp_path / "data").mkdir()
     write_fake_human36m(tmp_path / "data", actions=("Walking",), frames=18)
     options = {"size": "tiny", "tables": ("matrices",), "patterns": ("random",)}
     root, runs = str(tmp_path / "data"), tmp_path / "runs"

@@ -143,8 +143,8 @@ def table_4(study: Study) -> dict[str, Any]:
             }
         )
     table = Table(title="Table 4: MPJPE where test and training hide the same", caption=_SEEDS)
-    heads = (h for i, c in enumerate(columns) for h in (c, "paper", *["from MixSTE"][: i > 0]))
-    _add_columns(table, "", *heads)
+    heads = (head for column in columns[1:] for head in (column, "paper", "from MixSTE"))
+    _add_columns(table, "", columns[0], "paper", *heads)
     for row in rows:
         cells = [PATTERNS[row["pattern"]]]
         for column in columns:

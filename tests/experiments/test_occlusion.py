@@ -1,12 +1,13 @@
 """Studies of occlusion: what is trained on what, each once; tables, matrices, heat maps."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import occlusion
+from experiments import evaluate, occlusion
 from experiments.occlusion_study import PATTERNS, Study, supervised, wrapper
 from experiments.runs import folder_of
 from posediff_jax.data.occlusion import RATES
@@ -178,3 +179,7 @@ def test_the_whole_command_on_files_of_human36m(tmp_path):
     for name in ("frame_positions", "spatial_norm"):
         jax.tree.map(np.testing.assert_array_equal, kept[name], given[name])
     assert len(list(runs.glob("*.png"))) == 3
+    # The wrapper's checkpoints hold the lifter.
+    shutil.rmtree(next(runs.glob("mixste-*")))
+    summary = evaluate.run(folder, num_hypotheses=2, data=root, out=tmp_path / "again.json")
+    assert summary["num_hypotheses"] == 2

@@ -242,7 +242,7 @@ def plot_matrices(
     if not {*signed} <= {*tables}:
         raise ValueError(f"signed: expected some of {sorted(tables)}, got {sorted(signed)}")
     plain = np.stack([t for n, t in tables.items() if n not in signed] or [np.zeros(shape)])
-    figure = _new_figure(1.5 + (0.8 * len(columns) + 1.6) * len(tables), 2.2 + 0.6 * len(rows))
+    figure = _new_figure(1.5 + (0.7 * len(columns) + 0.8) * len(tables), 2.2 + 0.6 * len(rows))
     for panel, (name, table) in enumerate(tables.items(), start=1):
         axes = figure.add_subplot(1, len(tables), panel)
         limits, colours = (np.nanmin(plain), np.nanmax(plain)), "viridis"

@@ -121,6 +121,7 @@ def test_networks_differ_in_what_their_table_is_about(tmp_path):
     study = Study("cmu17", "", tmp_path, "small", steps={"mixste": 7})
     plain, weighted = (study.config_of(supervised(weighted=w), 0) for w in (False, True))
     assert (plain.training.num_steps, plain.loss.position) == (7, "squared")
+    assert plain.training.save_every == 1
     assert (weighted.sampler.flip, weighted.loss.joint_weights) == (True, "mixste")
     vanilla, own = (study.config_of(wrapper("random", lifter), 1) for lifter in ("none", ""))
     assert vanilla.frozen.checkpoint != own.frozen.checkpoint

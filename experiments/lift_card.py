@@ -161,6 +161,7 @@ def main(argv: list[str]) -> None:
     start(argv)
     values = flags.FLAGS
     numbers = [int(n) for n in values.num_hypotheses]
+    anchors: dict[int, Variables]
     if values.checkpoint:
         prior = load_prior(values.checkpoint, data=values.data)
         anchors = {n: kmeans(prior, n) for n in numbers}

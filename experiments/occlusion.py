@@ -14,7 +14,7 @@ MixSTE trained with the same pattern; in Table 4 also on one trained with none. 
 the mean of the hypotheses over all scored frames; the paper's are on Human3.6M with CPN keypoints.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def run(
 
 def table_2(study: Study) -> dict[str, Any]:
     """Coherence without occlusion, by the form of the network."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": name,
             "H": HYPOTHESES[network.system],
@@ -131,7 +131,7 @@ def table_2(study: Study) -> dict[str, Any]:
 def table_4(study: Study) -> dict[str, Any]:
     """MPJPE where training and test hide joints by the same pattern."""
     columns = ("MixSTE", "Wrapper on vanilla MixSTE", "Wrapper on MixSTE of the pattern")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for pattern in study.patterns:
         networks = (supervised(pattern), wrapper(pattern, "none"), wrapper(pattern))
         errors = [study.figures(network, pattern)["mpjpe"] for network in networks]
@@ -143,8 +143,8 @@ def table_4(study: Study) -> dict[str, Any]:
             }
         )
     table = Table(title="Table 4: MPJPE where test and training hide the same", caption=_SEEDS)
-    heads = (h for i, c in enumerate(columns) for h in (c, "paper", *["from MixSTE"][: i > 0]))
-    _add_columns(table, "", *heads)
+    heads = (head for column in columns[1:] for head in (column, "paper", "from MixSTE"))
+    _add_columns(table, "", columns[0], "paper", *heads)
     for row in rows:
         cells = [PATTERNS[row["pattern"]]]
         for column in columns:
@@ -160,9 +160,10 @@ def matrices(study: Study) -> dict[str, Any]:
     """Figures 3 to 5: every pattern of training (rows) against every one of the test (columns)."""
     for metric in METRICS:
         study.path(f"{metric}.png").unlink(missing_ok=True)
+    makers: tuple[Callable[[str], Network], ...] = (supervised, wrapper)
     found = {
         method: [[study.figures(make(p), q) for q in study.patterns] for p in study.patterns]
-        for method, make in zip(_METHODS, (supervised, wrapper), strict=True)
+        for method, make in zip(_METHODS, makers, strict=True)
     }
     result: dict[str, Any] = {"rows": "training", "columns": "test"}
     for number, metric in enumerate(METRICS, start=3):

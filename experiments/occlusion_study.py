@@ -116,6 +116,9 @@ class Study:
             seed=seed,
             steps=self.steps.get(network.system, 0),
         ).unlock()
+        training = config.training
+        # A short run is to be resumed too.
+        training.save_every = min(training.save_every, max(training.num_steps // 8, 1))
         if setting.noise_px:
             config.data.noise_px = setting.noise_px
         if network.lifter is not None:

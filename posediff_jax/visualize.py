@@ -293,14 +293,14 @@ def plot_matrices(
     if not {*signed} <= {*tables}:
         raise ValueError(f"signed: expected some of {sorted(tables)}, got {sorted(signed)}")
     plain = np.stack([t for n, t in tables.items() if n not in signed] or [np.zeros(shape)])
-    figure = _new_figure(1.5 + (0.8 * len(columns) + 1.6) * len(tables), 2.2 + 0.6 * len(rows))
+    figure = _new_figure(1.5 + (0.7 * len(columns) + 0.8) * len(tables), 2.2 + 0.6 * len(rows))
     for panel, (name, table) in enumerate(tables.items(), start=1):
         axes = figure.add_subplot(1, len(tables), panel)
-        low, high, colours = np.nanmin(plain), np.nanmax(plain), "viridis"
+        limits, colours = (np.nanmin(plain), np.nanmax(plain)), "viridis"
         if name in signed:
-            high = max(float(np.nanmax(np.abs(table))), 1e-12)
-            low, colours = -high, "RdBu"
-        image = axes.imshow(table, cmap=colours, vmin=low, vmax=high)
+            largest = max(np.nanmax(np.abs(table)), 1e-12)
+            limits, colours = (-largest, largest), "RdBu"
+        image = axes.imshow(table, cmap=colours, vmin=limits[0], vmax=limits[1])
         for (row, column), value in np.ndenumerate(table):
             # Dark on light, light on dark.
             dark = np.dot(image.cmap(image.norm(value))[:3], (0.299, 0.587, 0.114)) < 0.5

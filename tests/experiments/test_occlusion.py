@@ -1,12 +1,13 @@
 """Studies of occlusion: what is trained on what, each once; tables, matrices, heat maps."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import occlusion
+from experiments import evaluate, occlusion
 from experiments.occlusion_study import PATTERNS, Study, supervised, wrapper
 from experiments.runs import folder_of
 from posediff_jax.data.occlusion import RATES
@@ -120,6 +121,7 @@ def test_networks_differ_in_what_their_table_is_about(tmp_path):
     study = Study("cmu17", "", tmp_path, "small", steps={"mixste": 7})
     plain, weighted = (study.config_of(supervised(weighted=w), 0) for w in (False, True))
     assert (plain.training.num_steps, plain.loss.position) == (7, "squared")
+    assert plain.training.save_every == 1
     assert (weighted.sampler.flip, weighted.loss.joint_weights) == (True, "mixste")
     vanilla, own = (study.config_of(wrapper("random", lifter), 1) for lifter in ("none", ""))
     assert vanilla.frozen.checkpoint != own.frozen.checkpoint
@@ -159,6 +161,7 @@ def test_what_is_not_known_is_refused_at_once(calls, tmp_path, options, message)
 
 @pytest.mark.slow
 def test_the_whole_command_on_files_of_human36m(tmp_path):
+    (tmp_path / "data").mkdir()
     write_fake_human36m(tmp_path / "data", actions=("Walking",), frames=18)
     options = {"size": "tiny", "tables": ("matrices",), "patterns": ("random",)}
     root, runs = str(tmp_path / "data"), tmp_path / "runs"
@@ -177,3 +180,7 @@ def test_the_whole_command_on_files_of_human36m(tmp_path):
     for name in ("frame_positions", "spatial_norm"):
         jax.tree.map(np.testing.assert_array_equal, kept[name], given[name])
     assert len(list(runs.glob("*.png"))) == 3
+    # The wrapper's checkpoints hold the lifter.
+    shutil.rmtree(next(runs.glob("mixste-*")))
+    summary = evaluate.run(folder, num_hypotheses=2, data=root, out=tmp_path / "again.json")
+    assert summary["num_hypotheses"] == 2

@@ -1,7 +1,6 @@
 """Configs of the window networks: all variants build, the tiny ones train and are scored."""
 
 import importlib.util
-import shutil
 from pathlib import Path
 
 import jax
@@ -15,7 +14,7 @@ from experiments.data import complete_occlusion, load_test, load_training
 from posediff_jax.calibration import default_camera
 from posediff_jax.data import batches
 from posediff_jax.systems import make_system
-from posediff_jax.training import load_variables, make_optimizer
+from posediff_jax.training import make_optimizer
 from tests import fakes
 
 MOTION = {"kind": "procedural", "train_clips": 14, "test_clips": 2, "heldout_every": 14}
@@ -97,12 +96,10 @@ def test_a_lifter_and_what_is_built_on_it_are_trained_on_the_same_windows(data, 
     assert same[0] == same[1]
 
 
-def run(name, workdir, num_hypotheses, *, lifter="", windows="side", **data):
+def run(name, workdir, num_hypotheses, *, windows="side", **data):
     """Trains the tiny variant on other data, and scores it."""
     config = module(name).get_config("tiny").unlock()
     config.data.update(data)
-    if lifter:
-        config.frozen.checkpoint = str(lifter)
     state = train.run(config.lock(), workdir)
     assert int(state.step) == config.training.num_steps
     return evaluate.run(
@@ -207,21 +204,6 @@ def test_trained_with_hidden_joints_scored_and_used(tmp_path):
         num_hypotheses=1,
     )
     assert np.isfinite(lifted.pose).all()
-
-
-@pytest.mark.slow
-def test_a_wrapper_is_trained_on_a_lifter_and_scored_without_it(tmp_path):
-    below, above = tmp_path / "lifter", tmp_path / "wrapper"
-    run("mixste_cmu", below, 1, **MOTION)
-    trained, _ = load_variables(below)
-    (below / "checkpoints").rename(tmp_path / "moved")
-    run("diffhpe_wrapper_cmu", above, 3, lifter=tmp_path / "moved", **MOTION)
-    held, _ = load_variables(above)
-    kept, given = held["frozen"]["lifter"]["trunk"], trained["params"]["trunk"]
-    for name in ("frame_positions", "spatial_norm"):
-        jax.tree.map(np.testing.assert_array_equal, kept[name], given[name])
-    shutil.rmtree(tmp_path / "moved")
-    assert evaluate.run(above, num_hypotheses=2, out=tmp_path / "again.json")["num_hypotheses"] == 2
 
 
 def heads(printed, title):

@@ -1,7 +1,8 @@
 """The figures of the card of `posediff-lift`'s weights: errors, size and calibration.
 
-python -m experiments.lift_card --data=../shared/data/cmu17 [--checkpoint=DIR] [--frames=0]
-    [--num_hypotheses=1,10,50] [--only=val,postures] [--sampler=name=value ...] [--json=FILE]
+python -m experiments.lift_card --data=../shared/data/cmu17 [--bvh=../shared/data/cmu_raw/bvh]
+    [--checkpoint=DIR] [--frames=0] [--num_hypotheses=1,10,50] [--only=val,postures]
+    [--sampler=name=value ...] [--json=FILE]
 
 Of the prior and anchors that come with the package, or of a run's prior with K-Means over its
 training poses. Scores the bodies of `cmu17-val-v1` with exact and noisy keypoints, other bodies,
@@ -47,9 +48,10 @@ _SKELETON = get_skeleton("h36m_17")
 
 
 class Scored(NamedTuple):
-    """A line of the card: the data it is about and a protocol of `experiments.data`."""
+    """A line of the card: the data it is about, their folder's flag, and a protocol."""
 
     data: Mapping[str, Any]
+    folder: str
     protocol: str
 
 
@@ -57,13 +59,13 @@ _CMU17 = {"kind": "cmu17", "frames": 1}
 # Other draws than the training's: test motion is that of the next seed.
 _PROCEDURAL = {"kind": "procedural", "frames": 1, "procedural_kinds": POSTURES}
 SCORED: Mapping[str, Scored] = {
-    "val": Scored(_CMU17, "cmu17-val-v1"),
-    "val, 5 px noise": Scored(_CMU17, "cmu17-val-v1:noise5"),
-    "scaled bodies": Scored(_CMU17, "cmu17-val-v1:scaled"),
-    "scaled bodies, 5 px noise": Scored(_CMU17, "cmu17-val-v1:scaled-noise5"),
-    "another subject": Scored(_CMU17, "cmu17-val-v1:bvh"),
-    "postures": Scored(_PROCEDURAL, "unseen"),
-    "postures, 5 px noise": Scored({**_PROCEDURAL, "noise_px": 5.0}, "unseen"),
+    "val": Scored(_CMU17, "data", "cmu17-val-v1"),
+    "val 5 px": Scored(_CMU17, "data", "cmu17-val-v1:noise5"),
+    "scaled": Scored(_CMU17, "data", "cmu17-val-v1:scaled"),
+    "scaled 5 px": Scored(_CMU17, "data", "cmu17-val-v1:scaled-noise5"),
+    "bvh": Scored(_CMU17, "bvh", "cmu17-val-v1:bvh"),
+    "postures": Scored(_PROCEDURAL, "", "unseen"),
+    "postures 5 px": Scored({**_PROCEDURAL, "noise_px": 5.0}, "", "unseen"),
 }
 NOTE = (
     "mm, root-relative; chosen: by the reprojection error; random: mean over hypotheses; ORACLE: "
@@ -75,7 +77,7 @@ NOTE = (
 def run(
     prior: Prior,
     anchors: Mapping[int, Variables],
-    data: str,
+    folders: Mapping[str, str],
     *,
     only: Sequence[str] = (),
     frames: int = 0,
@@ -86,7 +88,8 @@ def run(
     Args:
       prior: Weights and config.
       anchors: By number of hypotheses, the frozen part of the system.
-      data: Folder of `cmu17`.
+      folders: "data" of `cmu17`, "bvh" of the BVH file of subject 131; what lies in a folder that
+        is not given is left out.
       only: Keys of `SCORED`; empty for all.
       frames: So many frames of each, spread evenly; 0 for all.
       sampler: Fields of the section `sampler` to change.
@@ -102,10 +105,13 @@ def run(
         raise ValueError(f"only: expected some of {sorted(SCORED)}, got {unknown[0]!r}")
     rows = []
     for name in only or SCORED:
+        data, folder, protocol = SCORED[name]
+        root = folders.get(folder, "")
+        if folder and not root:
+            continue
         config = prior.config.copy_and_resolve_references().unlock()
-        root = data if SCORED[name].data["kind"] == "cmu17" else ""
-        config.data = ConfigDict({**SCORED[name].data, "root": root})
-        batches = load_frames(config, protocol=SCORED[name].protocol, frames=frames)
+        config.data = ConfigDict({**data, "root": root})
+        batches = load_frames(config, protocol=protocol, frames=frames)
         for num, frozen in anchors.items():
             options = {**AS_LIFT, **(sampler or {})}
             lifted = lift(prior, batches, num_hypotheses=num, frozen=frozen, sampler=options)
@@ -170,7 +176,8 @@ def main(argv: list[str]) -> None:
     else:
         prior, anchors = shipped_prior(numbers)
     options = parse_options(values.sampler)
-    rows = run(prior, anchors, values.data, only=values.only, frames=values.frames, sampler=options)
+    folders = {"data": values.data, "bvh": values.bvh}
+    rows = run(prior, anchors, folders, only=values.only, frames=values.frames, sampler=options)
     print_rows(rows, f"{prior.name}: {NOTE}")
     if values.json:
         write_json(values.json, {"about": NOTE, "sampler": options, "rows": rows})
@@ -179,6 +186,7 @@ def main(argv: list[str]) -> None:
 def define_flags() -> None:
     """Not on import: several scripts have flags of the same name."""
     flags.DEFINE_string("data", None, "Folder of `cmu17`.")
+    flags.DEFINE_string("bvh", "", "Folder of the BVH file of subject 131; empty to leave it out.")
     flags.DEFINE_string("checkpoint", "", "Folder of a trained prior; empty for the shipped one.")
     flags.DEFINE_list("num_hypotheses", "1,10,50", "Each S.")
     flags.DEFINE_list("only", "", f"Some of {list(SCORED)}; empty for all.")

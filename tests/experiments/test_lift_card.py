@@ -60,7 +60,7 @@ def test_a_frame_without_an_answer_is_counted(batches):
 
 def test_an_unknown_line_is_refused(prior):
     with pytest.raises(ValueError, match=r"only: expected some of .*'vla'"):
-        lift_card.run(prior, {}, "", only=["vla"])
+        lift_card.run(prior, {}, {}, only=["vla"])
 
 
 @pytest.mark.slow
@@ -69,8 +69,8 @@ def test_postures_are_scored_without_any_data(prior):
     rows = lift_card.run(
         prior,
         anchors,
-        "",
-        only=["postures"],
+        {},
+        only=["val", "postures"],
         frames=5,
         sampler={"fit_iterations": 3, "num_iterations": 3},
     )

@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+import posediff_jax
 from tests.test_lifter import save
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +39,24 @@ def test_the_lifter_snippet_runs(tmp_path, monkeypatch):
     result = names["result"]
     shapes = [np.shape(x) for x in (result.poses, result.pose, result.spread)]
     assert shapes == [(50, 4, 17, 3), (4, 17, 3), (4, 17)]
+
+
+@pytest.mark.slow
+def test_the_lifting_snippet_runs_with_the_weights_of_the_package(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names = {"posediff_jax": posediff_jax}
+    exec(compile(snippet("posediff_jax.lift("), "README.md", "exec"), names)
+    walking, reaching = names["people"]
+    for person in (walking, reaching):
+        assert person.pose.shape == (60, 17, 3)
+        assert person.poses.shape == (10, 60, 17, 3)
+        assert person.valid.all()
+        # y is down, and the wanted height is theirs.
+        extent = person.pose[..., 1].max(axis=1) - person.pose[..., 1].min(axis=1)
+        assert 1.3 < np.median(extent) < 1.75
+    # Where the example has them, but that the focal length was guessed.
+    assert walking.root[:, 0].mean() < 0 < reaching.root[:, 0].mean()
+    assert 4 < np.median(walking.root[:, 2]) < 9
 
 
 def test_snippets_that_need_pytorch_import_what_is_there():

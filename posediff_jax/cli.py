@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="posediff-lift",
         description="Lifts 2D keypoints to 3D: for each person an npz, a picture, an animation.",
-        epilog="Goes on where it was stopped when called again with the same arguments.",
+        epilog="Called again with the same arguments it lifts the people who are not there yet.",
     )
     add = parser.add_argument
     add("keypoints", help=".npz or .json file (AlphaPose, OpenPose, MMPose), or OpenPose's folder")
@@ -54,7 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", required=True, metavar="DIR", help="where results go")
     add("--layout", metavar="NAME", help=f"joint order, if the file does not say: {LAYOUTS}")
     add("--camera", metavar="K.json", help="intrinsics; by default the focal length is guessed")
-    add("--hypotheses", type=int, default=10, metavar="H", help="default 10, at most 50")
+    add(
+        "--hypotheses",
+        type=int,
+        default=10,
+        metavar="H",
+        help="default 10, at most 50 (best: 1, 10, 50)",
+    )
     add("--height", type=float, metavar="M", help="of the people, in metres")
     add("--scale", choices=SCALES, default="sequence", help="what --height sets")
     add("--rule", choices=RULES, default=LiftOptions.rule, help="how one hypothesis is chosen")

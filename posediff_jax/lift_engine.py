@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from posediff_jax._version import __version__
 from posediff_jax.data.keypoints import PersonKeypoints
 from posediff_jax.data.windows import plan_clip
 from posediff_jax.inference import SampleBatch, make_sampler
@@ -46,6 +47,7 @@ _CHAINS = 640  # in memory at a time where the user does not say
 _SEGMENT = 50  # frames that follow each other in a warm start; segments run beside each other
 _CHUNK = 512  # frames at a time in what is done after lifting
 _UNDISTORT = 6
+_FEWEST_JOINTS = 6  # of a frame that says something about a pose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +135,7 @@ class LiftEngine:
         self._settings = _digest(
             config.to_json(sort_keys=True),
             json.dumps(dataclasses.asdict(options) | {"batch_size": 0}),
-            camera_from,
+            __version__,
             *(np.asarray(leaf) for leaf in jax.tree.leaves(camera)),
             *(np.asarray(leaf) for leaf in jax.tree.leaves(prior.variables)),
             np.asarray((anchors or {}).get("anchors", ())),
@@ -152,7 +154,7 @@ class LiftEngine:
         pose, root = np.full((num, J, 3), np.nan, np.float32), np.full((num, 3), np.nan, np.float32)
         chosen, error = np.zeros(num, np.int64), np.full((H, num), np.nan, np.float32)
         key = jax.random.key(self._options.seed)
-        seen = np.flatnonzero((person.confidence > 0).any(axis=1))
+        seen = np.flatnonzero((self._confidence(person) > 0).sum(axis=1) >= _FEWEST_JOINTS)
         task = bar.add_task(f"person {person.track}", total=num, completed=num - len(seen))
         for batch in _batches(seen, num, self._frames_at_once(len(seen)), self._options.warm_start):
             inputs = self._batch(person, batch, pose)
@@ -206,20 +208,31 @@ class LiftEngine:
             start = np.where(known[:, None, None], pose[batch.before], np.nan)[:, None]
         return clip_batch(
             person.keypoints,
-            person.confidence,
+            self._confidence(person),
             self._camera,
             plan,
             batch.rows,
             start=None if start is None else start.astype(np.float32),
         )
 
+    def _confidence(self, person: PersonKeypoints) -> NDArray:
+        """What the solver is told: a head that is the mean of the eyes is left to the prior.
+
+        It lies a third of the head below the joint that the prior calls head, and bones counted up
+        to it would make everybody else too large.
+        """
+        head = np.arange(self._skeleton.num_joints) == self._skeleton.joints.index("head")
+        return np.where(person.derived & head, np.float32(0), person.confidence)
+
     def _resize(self, poses: NDArray, translations: NDArray, pose: NDArray, root: NDArray) -> str:
         """Multiplies in place; returns where the size is from, in words."""
         height, scale = self._options.height, self._options.scale
-        kept = f"bones from ankle to head kept at {self._body_height:.3f} m in the optimisation"
+        kept = f"bones from ankle to head kept at {self._body_height:.2f} m in the optimisation"
+        if height is None and self._body_height:
+            stature = self._body_height / SKELETON_SHARE
+            return f"an assumed height of {stature:.2f} m: none was given"
         if height is None:
-            no = "no height was given"
-            return f"{kept}; {no}" if self._body_height else f"the bodies of the prior; {no}"
+            return "the bodies of the prior; no height was given"
         if scale == "off":
             return (
                 f"{kept}, for the height {height:g} m"
@@ -229,7 +242,9 @@ class LiftEngine:
                 )
             )
         target = SKELETON_SHARE * height
-        sizes = np.asarray(skeleton_height(jnp.asarray(pose), self._skeleton))
+        # A mean of hypotheses is smaller than any of them.
+        sized = poses if self._options.rule == "mean" and scale == "sequence" else pose
+        sizes = np.asarray(skeleton_height(jnp.asarray(sized), self._skeleton))
         if scale == "sequence":
             typical = np.nanmedian(sizes) if np.isfinite(sizes).any() else target
             factor = np.float32(target / typical)

@@ -68,7 +68,8 @@ def lift(
       camera: A camera without leading axes, or a file for `read_camera`. None guesses: the focal
         length is the longer side of the image. Depths scale with what it truly is.
       hypotheses: H, at most the number of anchors.
-      height: Of the people, metres. A picture does not tell size: without it the prior does.
+      height: Of the people, metres. A picture does not tell size: without it 1.70 is assumed (of
+        a prior without `sampler.body_height`, what its bodies have).
       scale: What a given `height` sets: "sequence", one factor for all frames and hypotheses, from
         the median of the chosen poses; "pose", each pose by its own factor; "off", nothing after
         the optimisation.
@@ -146,11 +147,14 @@ def lift_to_folder(
       OSError: A file cannot be written.
     """
     options = LiftOptions() if options is None else options
+    if not fps > 0:
+        raise ValueError(f"fps: expected more than 0, got {fps}")
     people = _read(keypoints, image_size, layout, min_confidence)
     engine, camera_from = _engine(people, options, camera, checkpoint, anchors, sampler)
     report(f"{len(people.people)} people, {people.layout} by {people.source}; {camera_from}")
     for note in people.notes:
         report(f"note: {note}")
+    Path(out).mkdir(parents=True, exist_ok=True)
     paths = _paths(Path(out), people.people)
     done = [
         _is_done(path, engine.fingerprint(person), overwrite)
@@ -194,6 +198,12 @@ def _read(
     keypoints: Any, image_size: tuple[int, int] | None, layout: str | None, min_confidence: float
 ) -> KeypointSet:
     if isinstance(keypoints, KeypointSet):
+        for name, given, own in (
+            ("image_size", image_size, keypoints.image_size),
+            ("layout", layout, keypoints.layout),
+        ):
+            if given is not None and given != own:
+                raise ValueError(f"{name}: expected {own}, that of the keypoints, got {given}")
         return keypoints
     if isinstance(keypoints, (str, Path)):
         return read_keypoints(
@@ -257,7 +267,10 @@ def _paths(out: Path, people: Sequence[PersonKeypoints]) -> list[Path]:
     names: list[str] = []
     for person in people:
         name = "person_" + (re.sub(r"[^A-Za-z0-9._-]", "_", person.track)[:80] or "x")
-        names.append(name if name not in names else f"{name}_{len(names)}")
+        number = len(names)
+        while name in names:
+            name, number = f"{name}_{number}", number + 1
+        names.append(name)
     return [out / f"{name}.npz" for name in names]
 
 

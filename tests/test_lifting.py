@@ -1,5 +1,8 @@
 """From keypoints to people: what comes back, what a bad frame costs, files that are resumed."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -140,10 +143,41 @@ def test_a_body_height_in_the_loop(files):
     sizes = np.asarray(skeleton_height(person.poses, H36M_17))
     # The last denoising step comes after the last resizing.
     np.testing.assert_allclose(sizes, 1.3, rtol=0.05)
-    assert "kept at 1.300 m" in person.scale_from
+    assert person.scale_from == "an assumed height of 1.43 m: none was given"
     given = lift(files, sampler={"body_height": 1.3}, height=2.0, scale="off")
     sizes = np.asarray(skeleton_height(given.poses, H36M_17))
     np.testing.assert_allclose(sizes, 2.0 * SKELETON_SHARE, rtol=0.05)
+
+
+def test_five_joints_are_too_few(files, plain):
+    confidence = np.ones(KEYPOINTS.shape[:2])
+    confidence[1, 5:] = 0
+    confidence[2, 6:] = 0
+    frames = people_from_arrays(KEYPOINTS, image_size=SIZE, layout="h36m_17", confidence=confidence)
+    person = lift(files, frames)
+    assert person.valid.tolist() == [True, False, True, True]
+    np.testing.assert_allclose(person.pose[[0, 3]], plain.pose[[0, 3]], atol=1e-4)
+
+
+def test_a_head_that_is_the_mean_of_the_eyes_does_not_count(files):
+    """Where the reader says that the head is derived, its place changes nothing."""
+    people = people_from_arrays(KEYPOINTS, image_size=SIZE, layout="h36m_17")
+    derived, moved = np.arange(17) == 10, KEYPOINTS.copy()
+    moved[:, 10] += 40
+    found = [
+        lift(files, replace(people, people=(replace(people.people[0], **fields),)))
+        for fields in (
+            {"derived": derived},
+            {"derived": derived, "keypoints": moved.astype(np.float32)},
+        )
+    ]
+    np.testing.assert_array_equal(found[0].pose, found[1].pose)
+
+
+def test_what_keypoints_say_of_themselves_is_not_overruled(files):
+    people = people_from_arrays(KEYPOINTS, image_size=SIZE, layout="h36m_17")
+    with pytest.raises(ValueError, match="layout: expected h36m_17, that of the keypoints"):
+        lift(files, people, layout="coco_17")
 
 
 def test_a_warm_start_replaces_the_last_hypothesis_alone(files, plain):
@@ -310,3 +344,16 @@ class TestRefusals:
         write_prior(tmp_path / "other.npz", found.variables, other)
         with pytest.raises(ValueError, match="expected the system 'zedo', got 'diffupose'"):
             lift({**files, "checkpoint": tmp_path / "other.npz"})
+
+
+@pytest.mark.parametrize(
+    ("camera", "message"),
+    [
+        ({"K": [[1.2, 0, 0.5], [0, 1.2, 0.5], [0, 0, 1]]}, "focal: expected pixels, at least"),
+        ({"focal": 1000, "center": [5000, 10]}, "center: expected a point of the image"),
+    ],
+)
+def test_a_camera_of_other_images_is_refused(files, tmp_path, camera, message):
+    (tmp_path / "K.json").write_text(json.dumps(camera))
+    with pytest.raises(ValueError, match=message):
+        lift(files, camera=tmp_path / "K.json")

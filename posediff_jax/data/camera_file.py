@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from posediff_jax.calibration import camera_from_matrix, make_camera
 from posediff_jax.data.detections import read_json
 from posediff_jax.types import Camera
@@ -44,7 +46,24 @@ def read_camera(path: str | Path, image_size: tuple[int, int]) -> Camera:
                 f"{tuple(fields['image_size'])}"
             )
         if "K" in fields:
-            return camera_from_matrix(fields["K"], image_size, **lens)
-        return make_camera(fields["focal"], fields["center"], image_size, **lens)
+            camera = camera_from_matrix(fields["K"], image_size, **lens)
+        else:
+            camera = make_camera(fields["focal"], fields["center"], image_size, **lens)
+        _check_plausible(camera, image_size)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+    return camera
+
+
+def _check_plausible(camera: Camera, image_size: tuple[int, int]) -> None:
+    """What normalised intrinsics, or those of images of another size, would be refused for."""
+    center, focal = np.asarray(camera.center), np.asarray(camera.focal)
+    if not ((center > 0) & (center < np.array(image_size))).all():
+        raise ValueError(
+            f"center: expected a point of the image of {tuple(image_size)} pixels, got "
+            f"{center.tolist()}; are the intrinsics those of these images, in pixels?"
+        )
+    if not (np.abs(focal) > 0.1 * max(image_size)).all():
+        raise ValueError(
+            f"focal: expected pixels, at least a tenth of the image, got {focal.tolist()}"
+        )

@@ -215,13 +215,13 @@ def _named(meta: Any) -> str | None:
 
 
 def _number(track: Any) -> str | None:
-    """A track id as text: 3, 3.0 and [3.0] are the same."""
+    """A track id as text: 3, 3.0 and [3.0] are the same; -1 is no id."""
     while isinstance(track, list) and track:
         track = track[0]
     if isinstance(track, str):
         return track
     number = isinstance(track, (int, float)) and not isinstance(track, bool)
-    return str(int(track)) if number and np.isfinite(track) else None
+    return str(int(track)) if number and np.isfinite(track) and track != -1 else None
 
 
 def _collect(

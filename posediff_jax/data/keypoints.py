@@ -32,6 +32,7 @@ LAYOUTS = ("h36m_17", "coco_17", "halpe_26", "body_25")
 
 _KEYS = {"keypoints", "layout", "confidence", "track_ids", "image_size"}
 _LARGEST = 1e6  # pixels; beyond it a number is no place in an image
+_NOTED_OUTSIDE = 0.02
 _LARGEST_SCREEN = 2.0  # nobody is two pixels large
 
 
@@ -259,7 +260,10 @@ def _image_size(given: Any, said: Any, path: Path) -> tuple[int, int]:
             f"{path}: image_size: expected width and height of the images (--image-size=WxH), "
             "which the file does not say, got none"
         )
-    pairs = [tuple(int(x) for x in np.ravel(np.asarray(s, np.float64))) for s in sizes]
+    try:
+        pairs = [tuple(int(x) for x in np.ravel(np.asarray(s, np.float64))) for s in sizes]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{path}: image_size: expected width and height, got {sizes}") from None
     if pairs[0] != pairs[-1]:
         raise ValueError(
             f"{path}: image_size: expected {pairs[-1]} as the file says, got {pairs[0]}"
@@ -287,11 +291,18 @@ def _tracks(detections: Detections) -> tuple[list[_Track], list[str]]:
     frames = detections.frames
     names = {n: [d.track for d in people] for n, people in frames.items()}
     whole = all(None not in tracks and len(set(tracks)) == len(tracks) for tracks in names.values())
+    some = any(track is not None for tracks in names.values() for track in tracks)
     if not whole:
         clean = [(n, [_clean(d.points)[0] for d in people]) for n, people in frames.items()]
         followed = follow_people(clean)
         names = {n: [str(p) for p in found] for n, found in zip(names, followed, strict=True)}
-        if any(len(people) > 1 for people in frames.values()):
+        several = any(len(people) > 1 for people in frames.values())
+        if some:
+            notes.append(
+                "track ids are missing or double in some frames, so none was used: people were "
+                "followed by their nearest keypoints"
+            )
+        elif several:
             notes.append("the file tracks nobody: people were followed by their nearest keypoints")
     found: dict[str, dict[int, NDArray]] = {}
     for number, people in frames.items():
@@ -353,6 +364,7 @@ def _finish(
         pixels, confidence = points[..., :2], points[..., 2]
         if mapping is not None:
             pixels, confidence = mapping.apply(pixels), mapping.apply_confidence(confidence)
+        confidence = np.where(_far_outside(pixels, image_size), 0.0, confidence)
         # Not the place of a joint that was never seen: that of nothing.
         pixels = np.where(confidence[..., None] > 0, pixels, 0.0)
         people.append(
@@ -375,7 +387,19 @@ def _finish(
     _check_layout(everything, layout, name)
     if above:
         notes.append("confidences above 1 count as 1")
+    outside = _share_outside(everything[everything[..., 2] > 0][:, :2], image_size)
+    if outside > _NOTED_OUTSIDE:
+        notes.append(
+            f"{outside:.0%} of the keypoints are outside {image_size[0]}x{image_size[1]}: is that "
+            "the size of the images? Those further away than that count as missing"
+        )
     return KeypointSet(tuple(people), image_size, layout, source, tuple(notes))
+
+
+def _far_outside(pixels: NDArray, image_size: tuple[int, int]) -> NDArray:
+    """Further from the image than it is large: mistakes, which no prior can use."""
+    size = np.array(image_size)
+    return np.any((pixels < -size) | (pixels > 2 * size), axis=-1)
 
 
 def _check_pixels(points: NDArray, image_size: tuple[int, int], name: str) -> None:
@@ -385,12 +409,16 @@ def _check_pixels(points: NDArray, image_size: tuple[int, int], name: str) -> No
             f"{name}: keypoints: expected pixels, got no value above {np.abs(seen).max():.3g}; are "
             "they normalised?"
         )
-    outside = ((seen < 0) | (seen > np.array(image_size))).any(axis=1).mean()
+    outside = _share_outside(seen, image_size)
     if outside > 0.5:
         raise ValueError(
             f"{name}: image_size: expected the size of the images, got {image_size}, and "
             f"{outside:.0%} of the keypoints are outside; are width and height swapped?"
         )
+
+
+def _share_outside(seen: NDArray, image_size: tuple[int, int]) -> float:
+    return float(((seen < 0) | (seen > np.array(image_size))).any(axis=1).mean())
 
 
 def _check_layout(points: NDArray, layout: str, name: str) -> None:

@@ -349,3 +349,18 @@ def test_a_layout_and_a_threshold_out_of_range(tmp_path):
         people_from_arrays(
             expected()[None], image_size=SIZE, layout="h36m_17", confidence=np.ones((2, 17))
         )
+
+
+def test_a_joint_far_outside_is_missing(tmp_path):
+    points = rows(COCO)
+    points[COCO.index("LWrist")] = [1e5, -1e5, 0.9]
+    found = read(detectors.alphapose(tmp_path / "a.json", {0: [(points, 0)]}))
+    assert found.people[0].confidence[0, H36M.index("LWrist")] == 0
+    assert "6% of the keypoints are outside" in found.notes[-1]
+
+
+def test_ids_that_are_missing_in_a_frame_are_said_to_be_unused(tmp_path):
+    frames = {0: [(rows(COCO), 7)], 1: [(rows(COCO), -1)]}
+    found = read(detectors.alphapose(tmp_path / "a.json", frames))
+    assert len(found.people) == 1
+    assert found.notes[0].startswith("track ids are missing or double in some frames")

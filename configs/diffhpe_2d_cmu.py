@@ -57,6 +57,8 @@ def published() -> ConfigDict:
             "weight_decay": 1e-6,
             # Halved after 12 evaluations, 60 epochs, without a gain of a tenth.
             "schedule": "plateau",
+            "patience": 11,
+            "threshold": 0.1,
             "warmup_steps": 0,
         }
     )
@@ -84,13 +86,15 @@ def _frames243(config: ConfigDict) -> None:
 def _small(config: ConfigDict) -> None:
     config.model.num_blocks = 4
     # Steps of DDPM, five at a time.
-    config.sampler.update(name="ddim", max_chains=512)
+    config.sampler.name = "ddim"
     config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup_steps=100)
     config.data.mirrored = True
     if config.data.kind == "cmu17":
         # As of the other networks over windows: cameras that follow shorter pieces.
-        config.data.frames_per_clip = 81
-    config.training.update(batch_size=32, num_steps=6000, eval_every=2000)
+        config.data.frames_per_clip = max(81, config.data.frames)
+    if config.data.frames == 27:
+        config.sampler.max_chains, config.training.batch_size = 512, 32
+    config.training.update(num_steps=6000, eval_every=2000)
 
 
 def _tiny(config: ConfigDict) -> None:

@@ -1,6 +1,6 @@
 """DiffHPE-Wrapper on real motion: CMU motion capture seen by virtual cameras.
 
-Command:  python -m experiments.train --config=configs/mixste_cmu.py:small \
+Command:  python -m experiments.train --config=configs/mixste_cmu.py:diffhpe,small \
               --config.data.root=../shared/data/cmu17 --workdir=runs/mixste_l27
           python -m experiments.train --config=configs/diffhpe_wrapper_cmu.py:small \
               --config.data.root=../shared/data/cmu17 --workdir=runs/diffhpe_wrapper_cmu \
@@ -11,7 +11,8 @@ Expected: see experiments/README.md.
 
 `frozen.checkpoint` is the folder of a run of `mixste` with the frames and the size of
 `model.lifter_*`, or an `.npz` file with a state dict of the authors (`np.savez(FILE, **weights)`).
-The run's checkpoints hold the lifter, so it is needed for training only.
+The run's checkpoints hold the lifter, so it is needed for training only. Of the published size the
+lifter is `mixste_cmu.py:diffhpe`, of the long windows `mixste_cmu.py:diffhpe,frames243`.
 
 Arguments as of `diffhpe_2d_cmu`.
 """

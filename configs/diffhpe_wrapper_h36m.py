@@ -29,6 +29,6 @@ def get_config(arg: str = "") -> ConfigDict:
 
 VARIANTS = {
     **windows.HUMAN36M,
-    "all_subjects": diffhpe_2d_h36m.all_subjects,
     **diffhpe_wrapper_cmu.VARIANTS,
+    "all_subjects": diffhpe_2d_h36m.all_subjects,
 }

@@ -9,7 +9,8 @@ Expected: see experiments/README.md.
 Arguments, joined by commas: `small` (27 frames, width 64, depth 4), `tiny` (seconds, for tests),
 `diffhpe` (27 frames, width 64, depth 8, and the plain loss, without flipping: the lifter that
 DiffHPE-Wrapper is built on, on batches of 25 windows), `weighted` (that, with the loss of MixSTE
-and its flipping in the test); and those of `configs/occluded.py`.
+and its flipping in the test), `frames243` (either, on DiffHPE's long windows); and those of
+`configs/occluded.py`.
 """
 
 from ml_collections import ConfigDict
@@ -55,6 +56,12 @@ def _diffhpe(config: ConfigDict) -> None:
     config.evaluation.batch_size = 64
 
 
+def _frames243(config: ConfigDict) -> None:
+    config.model.num_frames = config.data.frames = 243
+    config.training.batch_size = 3
+    config.evaluation.batch_size = 8
+
+
 def _weighted(config: ConfigDict) -> None:
     plain = published()
     config.loss, config.sampler.flip = plain.loss, plain.sampler.flip
@@ -68,4 +75,10 @@ def _small(config: ConfigDict) -> None:
 
 
 # The sizes come last, and change what they change of it.
-VARIANTS = {"diffhpe": _diffhpe, "weighted": _weighted, **windows.SIZES, "small": _small}
+VARIANTS = {
+    "diffhpe": _diffhpe,
+    "weighted": _weighted,
+    "frames243": _frames243,
+    **windows.SIZES,
+    "small": _small,
+}

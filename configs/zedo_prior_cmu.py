@@ -40,7 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     # Beside the published loop, each measured in posediff_jax/assets/README.md: every start as
     # large as its keypoints, bones of somebody 1.70 m tall, denoising that ends earlier and is
-    # weaker (0.5 would be the probability flow). Rescaled, 100 iterations do what 1000 do.
+    # weaker (0.5 would be the probability flow). Rescaled, 200 iterations do what 1000 do.
     config.sampler.update(
         fit_start="extent",
         fit_bounds=(0.9, 1.1),
@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
         body_height=1.54,
         t_range=(0.1, 0.03),
         score_factor=0.7,
-        num_iterations=100,
+        num_iterations=200,
         rescale_dt=True,
     )
     config.training.num_steps = 60_000

@@ -101,8 +101,10 @@ class BatchNorm(nn.Module):
             mean, var, count = _batch_statistics(wide, mask, axis_name, self.axis)
             if not self.is_initializing():
                 unbiased = var * count / jnp.maximum(count - 1, 1)
-                running_mean.value += self.momentum * (mean - running_mean.value)
-                running_var.value += self.momentum * (unbiased - running_var.value)
+                # What is padding in the whole batch teaches nothing.
+                momentum = jnp.where(count > 0, self.momentum, 0.0).astype(mean.dtype)
+                running_mean.value += momentum * (mean - running_mean.value)
+                running_var.value += momentum * (unbiased - running_var.value)
         else:
             mean, var = running_mean.value, running_var.value
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
@@ -138,10 +140,10 @@ def _batch_statistics(
         return local if axis_name is None else jax.lax.psum(local, axis_name)
 
     count = total(jnp.ones((*x.shape[:-1], 1 if axis == -1 else x.shape[-1]), x.dtype))
-    # A frame that is padding in all windows of a batch has no statistics.
-    count = jnp.maximum(count, 1)
-    mean = total(x) / count
-    var = total((x - _along(mean, x.ndim, axis)) ** 2) / count
+    # A frame that is padding in all windows of a batch has no statistics, and a count of 0.
+    divisor = jnp.maximum(count, 1)
+    mean = total(x) / divisor
+    var = total((x - _along(mean, x.ndim, axis)) ** 2) / divisor
     return mean, var, count
 
 

@@ -170,3 +170,14 @@ class TestBatchNorm:
         still = norm.apply(moved | {"params": variables["params"]}, x)
         mean, var = (stats[n][None, :, None, None] for n in ("mean", "var"))
         np.testing.assert_allclose(still, (x - mean) / np.sqrt(var + 1e-5), atol=1e-5)
+
+    def test_a_frame_that_is_all_padding_keeps_its_statistics(self):
+        x = np.random.default_rng(0).normal(size=(4, 3, 5, 2)).astype(np.float32)
+        mask = np.ones((4, 3, 1), np.float32)
+        mask[:, 2] = 0
+        norm = BatchNorm(axis=1)
+        variables = norm.init(jax.random.key(0), x)
+        _, moved = norm.apply(variables, x, train=True, mask=mask, mutable=["batch_stats"])
+        assert moved["batch_stats"]["mean"][2] == 0
+        assert moved["batch_stats"]["var"][2] == 1
+        assert moved["batch_stats"]["mean"][0] != 0

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from posediff_jax.camera import to_screen
 from posediff_jax.data.batching import centre_missing
-from posediff_jax.data.limb_ratios import likely_layout
 from posediff_jax.data.occlusion import read_occlusion
 from posediff_jax.data.windows import ClipPlan, plan_clip
 from posediff_jax.inference import SampleBatch, make_sampler, sample_clip
@@ -138,7 +137,7 @@ class Lifter:
         Raises:
           TypeError: `camera` is no `Camera`, or `key` is no typed key.
           ValueError: Joints do not fit the skeleton or cannot be converted, no frame, values that
-            are not finite, look normalised or like those of another joint order, a camera with
+            are not finite or look normalised, a camera with
             leading axes, confidences that do not fit, missing joints with weights that were not
             trained for them, H below 1 (or above 1 for a deterministic system), or an `overlap`
             that does not fit the window or `causal`.
@@ -202,12 +201,6 @@ class Lifter:
             raise ValueError(
                 f"keypoints: expected pixels, got no value above {np.abs(points).max():.3g}; are "
                 "they normalised?"
-            )
-        likely = likely_layout(points, seen, source.name)
-        if likely != source.name:
-            raise ValueError(
-                f"skeleton: expected keypoints with the limbs of a person, got ratios that are "
-                f"implausible for {source.name!r} and fit {likely!r}: is that their joint order?"
             )
         if source == self.skeleton:
             return points, seen

@@ -274,6 +274,7 @@ def test_rerooted_error(scores):
     np.testing.assert_allclose(scores.values["mean"]["rerooted_mpjpe"], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_hidden_joint_does_not_choose():
     """J-Agg gives it the hypothesis that fits the joints that are seen; the root is not known."""
     items = scored_items(scored(1), length=6, occlusion=Occlusion("random", 0.5))

@@ -28,6 +28,7 @@ def test_where_a_person_looks_does_not_matter():
     np.testing.assert_allclose(nearest_shape(mirrored, REAL), 0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_real_poses_are_more_plausible_than_noise():
     noise = np.random.default_rng(0).normal(size=REAL.shape) * REAL.std(axis=(0, 1))
     good, bad = (plausibility(p, REAL[1::2], H36M_17) for p in (REAL[::2], noise))

@@ -58,6 +58,7 @@ def workdir(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_bits(workdir):
     whole = eval_variables(run())
     resumed, info = load_variables(workdir)
@@ -65,6 +66,7 @@ def test_a_resumed_run_ends_with_the_same_bits(workdir):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), resumed)
 
 
+@pytest.mark.slow
 def test_plausibility_is_measured_in_millimetres(workdir, capsys):
     figures = plausibility.run(workdir, num=20)
     assert all(np.isfinite(value) for value in figures.values())

@@ -137,10 +137,9 @@ class Lifter:
         Raises:
           TypeError: `camera` is no `Camera`, or `key` is no typed key.
           ValueError: Joints do not fit the skeleton or cannot be converted, no frame, values that
-            are not finite or look normalised, a camera with
-            leading axes, confidences that do not fit, missing joints with weights that were not
-            trained for them, H below 1 (or above 1 for a deterministic system), or an `overlap`
-            that does not fit the window or `causal`.
+            are not finite or look normalised, a camera with leading axes, confidences that do not
+            fit, missing joints with weights that were not trained for them, H below 1 (or above 1
+            for a deterministic system), or an `overlap` that does not fit the window or `causal`.
         """
         if num_hypotheses < 1:
             raise ValueError(f"num_hypotheses: expected at least 1, got {num_hypotheses}")

@@ -151,6 +151,12 @@ def shipped_prior(num_hypotheses: Sequence[int]) -> tuple[Prior, dict[int, Varia
     return prior, {n: assets.load_anchors(n).frozen() for n in num_hypotheses}
 
 
+def write_card(path: str, rows: Sequence[Mapping[str, Any]], sampler: Mapping[str, Any]) -> None:
+    """The rows as JSON, which has no NaN: null where there is no figure."""
+    clean = [{k: None if v != v else v for k, v in row.items()} for row in rows]
+    write_json(path, {"about": NOTE, "sampler": dict(sampler), "rows": clean})
+
+
 def _coverage_error(samples: NDArray, target: NDArray) -> float:
     """Of all coordinates but the root's; NaN for one hypothesis, which has no quantiles."""
     num = samples.shape[1]
@@ -180,7 +186,7 @@ def main(argv: list[str]) -> None:
     rows = run(prior, anchors, folders, only=values.only, frames=values.frames, sampler=options)
     print_rows(rows, f"{prior.name}: {NOTE}")
     if values.json:
-        write_json(values.json, {"about": NOTE, "sampler": options, "rows": rows})
+        write_card(values.json, rows, options)
 
 
 def define_flags() -> None:

@@ -154,10 +154,11 @@ class LiftEngine:
         pose, root = np.full((num, J, 3), np.nan, np.float32), np.full((num, 3), np.nan, np.float32)
         chosen, error = np.zeros(num, np.int64), np.full((H, num), np.nan, np.float32)
         key = jax.random.key(self._options.seed)
-        seen = np.flatnonzero((self._confidence(person) > 0).sum(axis=1) >= _FEWEST_JOINTS)
+        confidence = self._confidence(person)
+        seen = np.flatnonzero((confidence > 0).sum(axis=1) >= _FEWEST_JOINTS)
         task = bar.add_task(f"person {person.track}", total=num, completed=num - len(seen))
         for batch in _batches(seen, num, self._frames_at_once(len(seen)), self._options.warm_start):
-            inputs = self._batch(person, batch, pose)
+            inputs = self._batch(person, confidence, batch, pose)
             result = self._draw(key, inputs)
             best = self._choose(
                 key, self._variables, result.samples, result.records["translation"], inputs
@@ -200,7 +201,9 @@ class LiftEngine:
             num_frames = -(-num_frames // _SEGMENT)
         return min(wanted, 1 << max(num_frames - 1, 0).bit_length())
 
-    def _batch(self, person: PersonKeypoints, batch: _Batch, pose: NDArray) -> PoseBatch:
+    def _batch(
+        self, person: PersonKeypoints, confidence: NDArray, batch: _Batch, pose: NDArray
+    ) -> PoseBatch:
         plan = plan_clip(person.num_frames, length=1)
         start = None
         if batch.before is not None:
@@ -208,7 +211,7 @@ class LiftEngine:
             start = np.where(known[:, None, None], pose[batch.before], np.nan)[:, None]
         return clip_batch(
             person.keypoints,
-            self._confidence(person),
+            confidence,
             self._camera,
             plan,
             batch.rows,

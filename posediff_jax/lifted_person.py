@@ -40,7 +40,7 @@ class LiftedPerson:
       chosen: Its number, `(F,)`; -1 for the mean of all.
       spread: Root mean square distance of each joint to the mean of hypotheses, metres, `(F, J)`.
       reprojection_error: Mean distance to the keypoints, pixels, `(H, F)`.
-      valid: Frames that could be lifted, `(F,)`.
+      valid: Frames that could be lifted, `(F,)`: at least six joints were seen.
       bad: Frames whose input could not be read, `(F,)`.
       keypoints: The input, pixels, `(F, J, 2)`.
       confidence: 0 for what was missing, `(F, J)`.

@@ -352,7 +352,7 @@ def _finish(
     mapping = None if layout == "h36m_17" else joint_map(layout, "h36m_17")
     derived = np.array(mapping.derived if mapping else [False] * H36M_17.num_joints)
     people, points_of = [], []
-    above = False
+    above, num_far = False, 0
     for track in tracks:
         points, broken = _clean(track.points)
         above |= bool((track.points[..., 2] > 1).any())
@@ -364,7 +364,9 @@ def _finish(
         pixels, confidence = points[..., :2], points[..., 2]
         if mapping is not None:
             pixels, confidence = mapping.apply(pixels), mapping.apply_confidence(confidence)
-        confidence = np.where(_far_outside(pixels, image_size), 0.0, confidence)
+        far = _far_outside(pixels, image_size) & (confidence > 0)
+        num_far += int(far.sum())
+        confidence = np.where(far, 0.0, confidence)
         # Not the place of a joint that was never seen: that of nothing.
         pixels = np.where(confidence[..., None] > 0, pixels, 0.0)
         people.append(
@@ -391,7 +393,11 @@ def _finish(
     if outside > _NOTED_OUTSIDE:
         notes.append(
             f"{outside:.0%} of the keypoints are outside {image_size[0]}x{image_size[1]}: is that "
-            "the size of the images? Those further away than that count as missing"
+            "the size of the images?"
+        )
+    if num_far:
+        notes.append(
+            f"{num_far} joints are further from the image than it is large and count as missing"
         )
     return KeypointSet(tuple(people), image_size, layout, source, tuple(notes))
 

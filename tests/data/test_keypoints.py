@@ -356,7 +356,8 @@ def test_a_joint_far_outside_is_missing(tmp_path):
     points[COCO.index("LWrist")] = [1e5, -1e5, 0.9]
     found = read(detectors.alphapose(tmp_path / "a.json", {0: [(points, 0)]}))
     assert found.people[0].confidence[0, H36M.index("LWrist")] == 0
-    assert "6% of the keypoints are outside" in found.notes[-1]
+    assert "6% of the keypoints are outside" in found.notes[0]
+    assert found.notes[1].startswith("1 joints are further from the image")
 
 
 def test_ids_that_are_missing_in_a_frame_are_said_to_be_unused(tmp_path):

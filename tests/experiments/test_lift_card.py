@@ -1,5 +1,7 @@
 """The card's figures on hypotheses whose errors are known, and its lines in miniature."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -57,6 +59,14 @@ def test_a_frame_without_an_answer_is_counted(batches):
     figures = lift_card.figures(lifted, batches)
     assert figures["unsolved"] == 1
     assert figures["chosen"] == pytest.approx(0, abs=1e-3)
+
+
+def test_a_figure_that_is_not_there_is_null(batches, tmp_path):
+    row = lift_card.figures(make_lifted(batches, 1.0), batches)
+    lift_card.write_card(str(tmp_path / "card.json"), [row], {"num_iterations": 3})
+    (read,) = json.loads((tmp_path / "card.json").read_text())["rows"]
+    assert read["coverage %"] is None
+    assert read["PCK %"] == 100
 
 
 def test_an_unknown_line_is_refused(prior):

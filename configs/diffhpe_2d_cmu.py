@@ -40,6 +40,10 @@ def published() -> ConfigDict:
             "step_width": 128,
             "dropout": 0.032,
             "condition": "keypoints",
+            "grouping": "official",
+            # What guidance is told less of, and what share of it.
+            "dropped": "condition",
+            "dropped_share": 1.0,
             "dtype": "float32",
         }
     )

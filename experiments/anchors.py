@@ -111,6 +111,12 @@ def _cluster(rows: NDArray, num: int, seed: int) -> tuple[NDArray, NDArray]:
     return best[1:]
 
 
+def source_of(data: ConfigDict) -> str:
+    """The section `data` in words: what the poses are of."""
+    clips = data.get("procedural_clips", 0)
+    return f"{data.kind} and {clips} procedural clips" if clips else data.kind
+
+
 def main(argv: list[str]) -> None:
     """Clusters and writes."""
     start(argv)
@@ -121,7 +127,7 @@ def main(argv: list[str]) -> None:
         num=flags.FLAGS.num,
         pick=flags.FLAGS.pick,
         seed=config.seed,
-        source=config.data.kind,
+        source=source_of(config.data),
     )
     write_anchors(flags.FLAGS.output, anchors)
     print(f"{flags.FLAGS.output}: {len(anchors.poses)} anchors of {anchors.source}")

@@ -28,6 +28,8 @@ from posediff_jax.training import only_run, read_metrics
 RATE_FIELD = "optimizer.learning_rate"
 # Wide enough for the published values: 2.7e-4 and 8.1e-4, 0.032 and 0.27.
 RATES, DROPOUTS = (1e-5, 1e-2), (0.0, 0.5)
+# Those of an evaluation in training; the last two not of every run.
+METRICS = ("mpjpe", "p_mpjpe", "spread", "loss")
 
 
 def run(
@@ -67,6 +69,8 @@ def run(
     }
     if num_trials < 1:
         raise ValueError(f"num_trials: expected at least 1, got {num_trials}")
+    if metric not in METRICS:
+        raise ValueError(f"metric: expected one of {METRICS}, got {metric!r}")
     if not (config.data.get("heldout_every") or config.data.get("heldout_subjects")):
         raise ValueError(
             "config.data: expected heldout_every or heldout_subjects, a search needs held-out data"
@@ -213,7 +217,7 @@ def define_flags() -> None:
     flags.DEFINE_list("learning_rate", [str(x) for x in RATES], "Least and largest.")
     flags.DEFINE_list("dropout", [str(x) for x in DROPOUTS], "Least and largest.")
     flags.DEFINE_string("dropout_field", "model.dropout", "The field of the config that it is.")
-    flags.DEFINE_string("metric", "mpjpe", "The held-out figure that decides.")
+    flags.DEFINE_enum("metric", "mpjpe", METRICS, "The held-out figure that decides.")
     flags.DEFINE_float("max_seconds", None, "Stop, saved, after this time.")
     flags.mark_flags_as_required(["config", "workdir"])
 

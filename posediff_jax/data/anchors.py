@@ -3,15 +3,13 @@
 One npz: `poses` `(S, J, 3)`, `joints` (J names), `unit` ("metre"), `counts` `(S,)` and `source`.
 """
 
-import os
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posediff_jax.data.npz import check_array, read_npz
+from posediff_jax.data.npz import check_array, read_npz, write_npz
 from posediff_jax.skeleton import SKELETONS, Skeleton
 
 UNIT = "metre"
@@ -47,24 +45,14 @@ def write_anchors(path: str | Path, anchors: Anchors) -> None:
     Raises:
       OSError: It cannot be written; a file that was there is left alone.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        try:
-            np.savez(
-                file,
-                poses=np.asarray(anchors.poses, np.float32),
-                joints=np.array(anchors.joints),
-                unit=np.array(UNIT),
-                counts=np.asarray(anchors.counts, np.int64),
-                source=np.array(anchors.source),
-            )
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    arrays = {
+        "poses": np.asarray(anchors.poses, np.float32),
+        "joints": np.array(anchors.joints),
+        "unit": np.array(UNIT),
+        "counts": np.asarray(anchors.counts, np.int64),
+        "source": np.array(anchors.source),
+    }
+    write_npz(path, arrays)
 
 
 def read_anchors(

@@ -53,12 +53,14 @@ class Detections:
       layout: Joint order of all points.
       frames: Detections by frame number, in rising order.
       bad: Frames with something that could not be read.
+      notes: What a user should know, in words.
     """
 
     tool: str
     layout: str
     frames: Mapping[int, tuple[Detection, ...]]
     bad: frozenset[int]
+    notes: tuple[str, ...] = ()
 
 
 class _Found(NamedTuple):
@@ -105,7 +107,8 @@ def parse_detections(content: Any, path: Path, *, layout: str | None = None) -> 
 def read_openpose_folder(folder: Path, *, layout: str | None = None) -> Detections:
     """Detections of a folder with one OpenPose file for each frame.
 
-    The frame is the last number in a file's name. A file that cannot be read is a bad frame.
+    The frame is the last number in a file's name. A file that cannot be read is a bad frame; what
+    another tool wrote is none, and noted.
 
     Args:
       folder: Where the files are.
@@ -118,23 +121,35 @@ def read_openpose_folder(folder: Path, *, layout: str | None = None) -> Detectio
     files = sorted(folder.glob("*.json"), key=lambda file: _natural(file.name))
     if not files:
         raise ValueError(f"{folder}: expected one .json file for each frame, got none")
-    numbers = _frame_numbers([file.name for file in files])
-    found: list[_Found] = []
-    bad: set[int] = set()
+    entries: dict[Path, list[_Found] | None] = {}
     problems: list[str] = []
-    for number, file in zip(numbers, files, strict=True):
+    strangers: list[str] = []
+    for file in files:
         try:
-            tool, entries, _, _ = _recognise(read_json(file), file)
+            content = read_json(file)
+        except ValueError as error:
+            entries[file] = None
+            problems.append(str(error))
+            continue
+        try:
+            tool, entries[file], _, _ = _recognise(content, file)
             if tool != "openpose":
                 raise ValueError(f"{file}: expected one of OpenPose's files, got one of {tool}")
         except ValueError as error:
-            bad.add(number)
+            entries.pop(file, None)
+            strangers.append(file.name)
             problems.append(str(error))
-            continue
-        found += [entry._replace(frame=number) for entry in entries]
     if len(problems) == len(files):
         raise ValueError(problems[0])
-    return _collect("openpose", found, numbers, bad, folder, layout)
+    numbers = _frame_numbers([file.name for file in entries])
+    numbered = list(zip(numbers, entries.values(), strict=True))
+    found = [entry._replace(frame=number) for number, some in numbered for entry in some or ()]
+    bad = {number for number, some in numbered if some is None}
+    read = _collect("openpose", found, numbers, bad, folder, layout)
+    if strangers:
+        note = f"{len(strangers)} files are not OpenPose's and were left out, first {strangers[:3]}"
+        read = dataclasses.replace(read, notes=(note,))
+    return read
 
 
 def _recognise(content: Any, path: Path) -> tuple[str, list[_Found], list[int], str | None]:

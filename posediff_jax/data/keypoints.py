@@ -287,7 +287,7 @@ def _finish_detections(
 
 def _tracks(detections: Detections) -> tuple[list[_Track], list[str]]:
     """Detections sorted by who they are of."""
-    notes = []
+    notes = list(detections.notes)
     frames = detections.frames
     names = {n: [d.track for d in people] for n, people in frames.items()}
     whole = all(None not in tracks and len(set(tracks)) == len(tracks) for tracks in names.values())

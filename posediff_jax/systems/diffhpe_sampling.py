@@ -71,7 +71,7 @@ def check_sampler(options: SamplerOptions, schedule: Schedule, *, unconditional:
         raise ValueError(f"sampler.eta: expected a value in [0, 1], got {options.eta}")
     if options.max_chains < 0:
         raise ValueError(f"sampler.max_chains: expected 0 or more, got {options.max_chains}")
-    if options.guidance < 0:
+    if not 0 <= options.guidance < float("inf"):
         raise ValueError(f"sampler.guidance: expected 0 or more, got {options.guidance}")
     if options.guidance and not unconditional:
         raise ValueError(

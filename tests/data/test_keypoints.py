@@ -222,6 +222,16 @@ class TestBadFrames:
         assert person.bad.tolist() == [False, True, False]
         assert person.frames.tolist() == [0, 1, 2]
 
+    def test_another_file_in_a_folder_is_no_frame(self, tmp_path):
+        folder = detectors.openpose(tmp_path / "json", {n: [rows(BODY_25)] for n in (4, 6)})
+        write(folder / "camera.json", {"K": [1, 2, 3]})
+        people = read(folder)
+        (person,) = people.people
+        assert person.frames.tolist() == [4, 5, 6]
+        assert not person.bad.any()
+        note = "1 files are not OpenPose's and were left out, first ['camera.json']"
+        assert note in people.notes
+
     def test_values_that_are_no_numbers(self, tmp_path):
         points = [rows(COCO) for _ in range(3)]
         points[1] = [[float("nan"), float("inf"), 0.9]] * 17

@@ -114,6 +114,7 @@ def test_a_search_that_runs_out_of_time_keeps_what_is_done(trainer, tmp_path):
 def test_refusals(trainer, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         run(tmp_path, **options)
+    assert not trainer.configs
 
 
 def test_another_search_or_nothing_held_out_is_refused(trainer, tmp_path):

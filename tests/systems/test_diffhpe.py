@@ -251,14 +251,16 @@ class TestGuidance:
         assert all(np.ptp(w) == 0 for w in wholes)
         assert 0 < np.mean([w[0] == 0 for w in wholes]) < 1
 
-    @pytest.mark.parametrize("dropped", ["condition", "keypoints"])
-    def test_guidance_goes_away_from_the_unconditional_estimate(self, dropped):
+    @pytest.mark.parametrize(
+        ("dropped", "share"), [("condition", 1.0), ("keypoints", 1.0), ("keypoints", 0.5)]
+    )
+    def test_guidance_goes_away_from_the_unconditional_estimate(self, dropped, share):
         """In one step from the same state, the result is linear in w."""
         pose = make_batch(3, frames=FRAMES, seed=5).pose
 
         def run(weight):
             sections = {
-                "model": {"dropped": dropped},
+                "model": {"dropped": dropped, "dropped_share": share},
                 "loss": {"unconditional": 0.1},
                 "sampler": {"last_steps": 1, "guidance": weight},
             }
@@ -394,6 +396,7 @@ def test_only_z_may_be_diffused():
         ("diffhpe_2d", {"sampler": {"eta": 1.5}}, r"sampler.eta: expected a value in \[0, 1\]"),
         ("diffhpe_2d", {"sampler": {"max_chains": -1}}, "max_chains: expected 0 or more, got -1"),
         ("diffhpe_2d", {"sampler": {"guidance": -1.0}}, "guidance: expected 0 or more, got -1.0"),
+        ("diffhpe_2d", {"sampler": {"guidance": np.nan}}, "guidance: expected 0 or more, got nan"),
         ("diffhpe_2d", {"loss": {"unconditional": 1.0}}, r"expected a chance in \[0, 1\), got 1.0"),
         (
             "diffhpe_2d",

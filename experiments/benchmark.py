@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import app, flags
-from rich.console import Console
 from rich.table import Table
 
 from experiments.benchmark_ddhpose import run_ddhpose, run_parts
@@ -21,6 +20,7 @@ from experiments.benchmark_diffhpe import run_diffhpe
 from experiments.benchmark_zedo import run_zedo
 from experiments.common import start, write_json
 from posediff_jax.denoisers.diffupose import DiffuPoseGCN
+from posediff_jax.evaluation.report import print_whole
 from posediff_jax.evaluation.throughput import (
     MatmulPeak,
     diffhpe_flops,
@@ -127,7 +127,7 @@ def print_rows(rows: list[dict[str, Any]], title: str) -> None:
         table.add_column(column.replace("_", " "), justify="right")
     for row in rows:
         table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console(width=160).print(table)
+    print_whole(table)
 
 
 def run_suite(suite: str, given: Any) -> tuple[list[dict[str, Any]], str]:

@@ -21,7 +21,6 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -30,6 +29,7 @@ from experiments.data import PROTOCOLS, load_test_views
 from posediff_jax.data import ScoredViews, item_table
 from posediff_jax.data.windows import ClipPlan, plan_clip
 from posediff_jax.evaluation.metrics import mpjpe
+from posediff_jax.evaluation.report import print_whole
 from posediff_jax.inference import clip_sampler, make_sampler
 from posediff_jax.systems import make_system
 from posediff_jax.training import load_variables, stream_key
@@ -235,7 +235,7 @@ def print_joins(result: Mapping[str, Any]) -> None:
         number = str(row["num_joins"])
         error = f"{row['mpjpe']:.1f}"
         table.add_row(row["windows"], row["pose"], *figures, number, difference_text(row), error)
-    Console(width=160).print(table)
+    print_whole(table)
 
 
 def difference_text(row: Mapping[str, Any]) -> str:

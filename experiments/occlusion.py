@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from absl import app, flags
-from rich.console import Console
 from rich.table import Table
 
 from experiments.common import parse_options, start, write_json
@@ -35,6 +34,7 @@ from experiments.occlusion_study import (
     wrapper,
 )
 from experiments.runs import difference, spread
+from posediff_jax.evaluation.report import print_whole
 from posediff_jax.visualize import plot_matrices
 
 # The paper's Table 2: MPJPE, symmetry gap, segment std; the second line is from MixSTE's paper.
@@ -124,7 +124,7 @@ def table_2(study: Study) -> dict[str, Any]:
             gap = "" if row is rows[0] else difference(row[metric], rows[0][metric])
             cells += [spread(row[metric]), "-" if paper is None else f"{paper:g}", gap]
         table.add_row(*cells)
-    Console(width=160).print(table)
+    print_whole(table)
     return {"rows": rows}
 
 
@@ -152,7 +152,7 @@ def table_4(study: Study) -> dict[str, Any]:
             if column != columns[0]:
                 cells.append(difference(row[column], row[columns[0]]))
         table.add_row(*cells)
-    Console(width=160).print(table)
+    print_whole(table)
     return {"columns": columns, "rows": rows}
 
 
@@ -214,7 +214,7 @@ def _print_matrices(
         _add_columns(table, "training, test", *(PATTERNS[p] for p in patterns))
         for pattern, row in zip(patterns, rows, strict=True):
             table.add_row(PATTERNS[pattern], *row)
-        Console(width=160).print(table)
+        print_whole(table)
 
 
 def _draw(path: Path, title: str, panels: Mapping[str, Any], patterns: Sequence[str]) -> None:

@@ -18,11 +18,11 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
-from rich.console import Console
 from rich.table import Table
 
 from experiments import train
 from experiments.common import start, write_json
+from posediff_jax.evaluation.report import print_whole
 from posediff_jax.training import only_run, read_metrics
 
 RATE_FIELD = "optimizer.learning_rate"
@@ -138,7 +138,7 @@ def print_trials(lines: Sequence[Mapping[str, Any]], metric: str) -> None:
             for name in line:
                 table.add_column(name, justify="right")
         table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in line.values()))
-    Console().print(table)
+    print_whole(table)
 
 
 def _range(name: str, value: Sequence[float], *, above: float = -1.0, below: float = 1e9) -> Any:

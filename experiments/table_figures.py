@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from experiments.runs import difference, spread
+from posediff_jax.evaluation.report import print_whole
 from posediff_jax.training import read_metrics
 from posediff_jax.visualize import Line, plot_lines
 
@@ -145,7 +145,7 @@ def show_rules(runs: Runs, scored: AllScored, sampled: Sampled) -> None:
             for name in others
         ]
         table.add_row(rule_head(rule, needs), *cells)
-    Console(width=200).print(table)
+    print_whole(table)
 
 
 def rule_head(rule: str, needs: Sequence[str]) -> str:
@@ -265,7 +265,7 @@ def _print_compared(title: str, heads: Sequence[str], rows: Mapping[str, NDArray
             pairs = zip(cells, values.T, first.T, strict=True)
             cells = [f"{cell}, {difference(a, b)}" for cell, a, b in pairs]
         table.add_row(name, *cells)
-    Console(width=160).print(table)
+    print_whole(table)
 
 
 def _draw(

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
-from rich.console import Console
 from rich.table import Table
 
 from experiments import table_figures
 from experiments.common import start
 from experiments.runs import Model, difference, folder_of, make_config, scored, spread
 from experiments.table_figures import Scored
+from posediff_jax.evaluation.report import print_whole
 
 # Hypotheses and iterations.
 ONE = (1, 1)
@@ -214,7 +214,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         levels = (f"{value:.1f}" for value in np.mean(row["levels"], axis=0))
         where = f"{row['H']}, {row['W']}" + (f" *{row['every']}" if row["every"] > 1 else "")
         table.add_row(row["name"], where, *figures, *levels)
-    Console(width=160).print(table)
+    print_whole(table)
 
 
 def _compared(row: Mapping[str, Any], than: Mapping[str, Any], metric: str) -> str:

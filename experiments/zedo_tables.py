@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from experiments.common import parse_options, start, write_json
@@ -37,6 +36,7 @@ from experiments.zedo_lifting import (
     reprojection,
     truth,
 )
+from posediff_jax.evaluation.report import print_whole
 from posediff_jax.samplers.aggregate import mean_pose, medoid_pose
 from posediff_jax.samplers.choose import (
     NEEDS,
@@ -215,7 +215,7 @@ def print_rows(rows: Rows, title: str) -> None:
         table.add_column(column.replace("_", "-"), justify="right")
     for row in rows:
         table.add_row(*(f"{v:.1f}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console(width=160).print(table)
+    print_whole(table)
 
 
 def main(argv: list[str]) -> None:

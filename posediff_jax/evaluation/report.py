@@ -12,6 +12,8 @@ from rich.table import Table
 from posediff_jax.evaluation.metrics import NEEDS, mpjpe, p_mpjpe
 from posediff_jax.samplers.aggregate import joint_spread, mean_pose
 
+_WIDEST = 10_000  # characters
+
 
 def score_hypotheses(hypotheses: NDArray, truth: NDArray) -> dict[str, float]:
     """Scores the mean of the hypotheses, in millimetres.
@@ -60,7 +62,12 @@ def print_scores(
         table.add_column(column.upper().replace("_", "-"), justify="right")
     for method, figures in rows.items():
         table.add_row(method, *(f"{figures[c]:.1f}" for c in columns))
-    Console(width=88).print(table)
+    print_whole(table)
+
+
+def print_whole(table: Table) -> None:
+    """Prints a table as wide as it is, whatever the terminal: a figure cut short is lost."""
+    Console(width=Console(width=_WIDEST).measure(table).maximum).print(table)
 
 
 def _needs(columns: Sequence[str]) -> str:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from posediff_jax.evaluation import coherence, metrics, protocols
 from posediff_jax.evaluation.hypotheses import RULES, FrameScores
+from posediff_jax.evaluation.report import print_whole
 
 # Printed in millimetres; the others are shares, printed in percent.
 ERRORS = ("mpjpe", "rerooted_mpjpe", "p_mpjpe", "prealigned_p_mpjpe", "n_mpjpe", "mpjve")
@@ -125,17 +125,16 @@ def print_summary(
       title: Printed on top of each table.
       by_group: Metrics that have a table by action (or what else a group is).
     """
-    console = Console(width=200)
     for metric in by_group:
-        _print_groups(console, summary, metric, title)
+        _print_groups(summary, metric, title)
     several = f"H = {summary['num_hypotheses']}"
-    _print_metrics(console, summary, f"{title}: mean over groups, {several}", _COMPARED)
-    _print_metrics(console, summary, f"{title}: coherence, mean over groups, {several}", COHERENCE)
-    _print_levels(console, summary, title)
-    _print_calibration(console, summary)
+    _print_metrics(summary, f"{title}: mean over groups, {several}", _COMPARED)
+    _print_metrics(summary, f"{title}: coherence, mean over groups, {several}", COHERENCE)
+    _print_levels(summary, title)
+    _print_calibration(summary)
     failed = [f"{rule}: {count}" for rule, count in summary["num_failed"].items() if count]
     if failed:
-        console.print(
+        print(
             f"of {summary['num_frames']} frames some have no finite answer and are left out of the "
             f"rule's averages, which then compare with no other's: {', '.join(failed)}"
         )
@@ -165,7 +164,7 @@ def _means(values: NDArray, group: NDArray, names: list[str]) -> dict[str, Any]:
     }
 
 
-def _print_groups(console: Console, summary: Mapping[str, Any], metric: str, title: str) -> None:
+def _print_groups(summary: Mapping[str, Any], metric: str, title: str) -> None:
     rules = summary["rules"]
     first = next(iter(rules.values()))[metric]["groups"]
     table = Table(
@@ -178,12 +177,10 @@ def _print_groups(console: Console, summary: Mapping[str, Any], metric: str, tit
         found = figures[metric]
         values = [*found["groups"].values(), found["mean"], found["frames"]]
         table.add_row(_rule_head(summary, rule), *map(_text, values))
-    console.print(table)
+    print_whole(table)
 
 
-def _print_metrics(
-    console: Console, summary: Mapping[str, Any], title: str, metrics: Sequence[str]
-) -> None:
+def _print_metrics(summary: Mapping[str, Any], title: str, metrics: Sequence[str]) -> None:
     caption = _caption(summary, metrics)
     if "p_best_batch" in summary["rules"]:
         caption += f"; p_best_batch: one hypothesis for {summary['batch_size']} windows"
@@ -193,10 +190,10 @@ def _print_metrics(
         table.add_column(f"{_head(metric)} ({_unit(metric)})", justify="right", no_wrap=True)
     for rule, figures in summary["rules"].items():
         table.add_row(_rule_head(summary, rule), *(_text(figures[m]["mean"]) for m in metrics))
-    console.print(table)
+    print_whole(table)
 
 
-def _print_levels(console: Console, summary: Mapping[str, Any], title: str) -> None:
+def _print_levels(summary: Mapping[str, Any], title: str) -> None:
     if not summary["levels"]:
         return
     head = f"{title}: MPJPE (mm) by level, mean over groups"
@@ -210,10 +207,10 @@ def _print_levels(console: Console, summary: Mapping[str, Any], title: str) -> N
         table.add_column(str(level + 1), justify="right", no_wrap=True)
     for rule, figures in summary["levels"].items():
         table.add_row(_rule_head(summary, rule), *(_text(found["mean"]) for found in figures))
-    console.print(table)
+    print_whole(table)
 
 
-def _print_calibration(console: Console, summary: Mapping[str, Any]) -> None:
+def _print_calibration(summary: Mapping[str, Any]) -> None:
     units = summary["units"]["calibration"]
     table = Table(
         title=f"calibration of {summary['num_hypotheses']} hypotheses",
@@ -223,7 +220,7 @@ def _print_calibration(console: Console, summary: Mapping[str, Any]) -> None:
     for name in values:
         table.add_column(f"{name.replace('_', ' ')} ({units[name]})", justify="right")
     table.add_row(*(_text(v, 1 if units[n] == "mm" else 3) for n, v in values.items()))
-    console.print(table)
+    print_whole(table)
 
 
 def _rule_head(summary: Mapping[str, Any], rule: str) -> str:

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from rich.table import Table
 
-from posediff_jax.evaluation.report import print_scores, score_hypotheses
+from posediff_jax.evaluation.report import print_scores, print_whole, score_hypotheses
 
 
 def test_scores_are_millimetres_of_the_mean_pose():
@@ -42,3 +43,13 @@ def test_the_table_says_what_each_figure_needs(capsys):
     assert "12.3" in printed
     assert "P-MPJPE" in printed
     assert "ground truth" in printed
+
+
+def test_no_figure_of_a_wide_table_is_cut_short(capsys):
+    table = Table(title="wide")
+    for column in range(40):
+        table.add_column(f"column {column}", no_wrap=True)
+    table.add_row(*(f"{1000 + column}.5" for column in range(40)))
+    print_whole(table)
+    out = capsys.readouterr().out
+    assert all(f" {1000 + column}.5 " in out for column in range(40))

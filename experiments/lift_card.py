@@ -12,6 +12,7 @@ and procedural people in postures that motion capture of walking lacks.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
@@ -37,8 +38,9 @@ from posediff_jax.evaluation.metrics import PCK_JOINTS, pck
 from posediff_jax.evaluation.oracle import best_hypothesis
 from posediff_jax.geometry import root_center
 from posediff_jax.samplers.body_size import skeleton_height
-from posediff_jax.samplers.choose import choose_least
+from posediff_jax.samplers.choose import choose_least, reprojection_and_energy
 from posediff_jax.skeleton import get_skeleton
+from posediff_jax.systems.zedo import make_energy
 from posediff_jax.types import PoseBatch, Variables
 
 # What `lift` changes in the published loop, see `LiftEngine`.
@@ -68,9 +70,10 @@ SCORED: Mapping[str, Scored] = {
     "postures 5 px": Scored({**_PROCEDURAL, "noise_px": 5.0}, "", "unseen"),
 }
 NOTE = (
-    "mm, root-relative; chosen: by the reprojection error; random: mean over hypotheses; ORACLE: "
-    "the least error by the truth; PA aligns with reflection, as ZeDO's authors do; size: mean "
-    "deviation of the chosen pose's bones from ankle to head; coverage: error of quantiles"
+    "mm, root-relative; chosen: by reprojection error and energy, as `lift` does; random: mean "
+    "over hypotheses; ORACLE: the least error by the truth; PA aligns with reflection, as ZeDO's "
+    "authors do; size: mean deviation of the chosen pose's bones from ankle to head; coverage: "
+    "error of quantiles"
 )
 
 
@@ -115,17 +118,32 @@ def run(
         for num, frozen in anchors.items():
             options = {**AS_LIFT, **(sampler or {})}
             lifted = lift(prior, batches, num_hypotheses=num, frozen=frozen, sampler=options)
-            rows.append({"scored": name, "S": num, **figures(lifted, batches)})
+            scores = lift_scores(prior, batches, lifted)
+            rows.append({"scored": name, "S": num, **figures(lifted, batches, scores)})
             print_rows(rows[-1:], "")
     return rows
 
 
-def figures(lifted: Lifted, batches: list[PoseBatch]) -> dict[str, float]:
-    """The figures of one row; frames without an answer are left out and counted."""
+def lift_scores(prior: Prior, batches: list[PoseBatch], lifted: Lifted) -> jax.Array:
+    """What `lift` chooses by, `(n, H, 1)`."""
+    poses = jnp.asarray(lifted.samples)[:, :, None]
+    energy = jax.jit(make_energy(prior.config))(jax.random.key(0), prior.variables, poses)
+    return reprojection_and_energy(reprojection(batches, lifted), energy)
+
+
+def figures(
+    lifted: Lifted, batches: list[PoseBatch], scores: NDArray | jax.Array
+) -> dict[str, float]:
+    """The figures of one row; frames without an answer are left out and counted.
+
+    Args:
+      lifted: The hypotheses, H of each of n frames.
+      batches: What was lifted.
+      scores: The least is chosen, `(n, H, 1)`.
+    """
     target = root_center(jnp.asarray(truth(batches)), root=_SKELETON.root)
     poses = jnp.asarray(lifted.samples)
-    pixels = reprojection(batches, lifted)
-    chosen = choose_least(poses[:, :, None], pixels)[0]
+    chosen = choose_least(poses[:, :, None], jnp.asarray(scores))[0]
     found, of_chosen = errors(lifted.samples, target), errors(chosen, target)
     row = {"chosen": of_chosen["mpjpe"], "random": jnp.mean(found["mpjpe"], axis=1)}
     row["ORACLE"] = best_hypothesis(found["mpjpe"])[0]

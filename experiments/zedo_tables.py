@@ -43,6 +43,7 @@ from posediff_jax.samplers.choose import (
     choose_least,
     most_agreed,
     nearest_to_mean,
+    reprojection_and_energy,
 )
 from posediff_jax.systems.zedo import make_energy
 from posediff_jax.training import stream_key
@@ -186,14 +187,17 @@ def _chosen(prior: Prior, batches: list[PoseBatch], lifted: Lifted) -> dict[str,
     energy = jax.jit(make_energy(prior.config))
     key = stream_key(prior.config.seed, "eval")
     pixels = reprojection(batches, lifted)
+    energies = energy(key, prior.variables, x)
+    both = reprojection_and_energy(pixels, energies)
     poses = {
         "first": x[:, 0],
         "mean": mean_pose(x),
         "medoid": medoid_pose(x)[0],
         "nearest_to_mean": nearest_to_mean(x)[0],
         "most_agreed": most_agreed(x)[0],
-        "denoising_energy": choose_least(x, energy(key, prior.variables, x))[0],
+        "denoising_energy": choose_least(x, energies)[0],
         "reprojection_error": choose_least(x, pixels)[0],
+        "reprojection_and_energy": choose_least(x, both)[0],
     }
     return {name: np.asarray(pose) for name, pose in poses.items()}
 

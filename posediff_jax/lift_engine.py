@@ -30,6 +30,7 @@ from posediff_jax.samplers.choose import (
     choose_least,
     most_agreed,
     nearest_to_mean,
+    reprojection_and_energy,
     reprojection_error,
 )
 from posediff_jax.skeleton import get_skeleton
@@ -39,7 +40,7 @@ from posediff_jax.types import Camera, PoseBatch, Variables
 
 RULES = (
     *("nearest_to_mean", "most_agreed", "reprojection_error", "denoising_energy"),
-    *("mean", "first"),
+    *("reprojection_and_energy", "mean", "first"),
 )
 SCALES = ("sequence", "pose", "off")
 
@@ -57,7 +58,7 @@ class LiftOptions:
     hypotheses: int = 10
     height: float | None = None
     scale: str = "sequence"
-    rule: str = "reprojection_error"
+    rule: str = "reprojection_and_energy"
     warm_start: bool = False
     seed: int = 0
     batch_size: int = 0
@@ -287,8 +288,10 @@ def _choose(
         pose, index = most_agreed(samples)
     else:
         scores = error
-        if rule == "denoising_energy":
-            scores = make_energy(config)(key, variables, samples)
+        if rule in ("denoising_energy", "reprojection_and_energy"):
+            energy = make_energy(config)(key, variables, samples)
+            alone = rule == "denoising_energy"
+            scores = energy if alone else reprojection_and_energy(error, energy)
         elif rule == "first":
             scores = jnp.broadcast_to(jnp.arange(samples.shape[1])[:, None], error.shape)
         pose, index = choose_least(samples, scores.astype(samples.dtype))

@@ -49,7 +49,7 @@ def lift(
     hypotheses: int = 10,
     height: float | None = None,
     scale: str = "sequence",
-    rule: str = "reprojection_error",
+    rule: str = "reprojection_and_energy",
     warm_start: bool = False,
     min_confidence: float = 0.1,
     checkpoint: str | Path | None = None,

@@ -3,14 +3,17 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs.zedo_prior_synthetic import get_config
 from experiments import lift_card
 from experiments.data import load_training
-from experiments.zedo_lifting import Lifted, Prior, kmeans, load_frames, truth
+from experiments.zedo_lifting import Lifted, Prior, kmeans, load_frames, reprojection, truth
+from posediff_jax.lift_engine import LiftOptions
 from posediff_jax.systems import make_system
+from posediff_jax.systems.zedo import make_energy
 
 NUM = 6
 
@@ -35,38 +38,51 @@ def make_lifted(batches, *factors):
     return Lifted(pose, {"translation": root}, 1.0)
 
 
-def test_what_is_chosen_is_what_projects_best(batches):
-    figures = lift_card.figures(make_lifted(batches, 1.1, 1.0, 0.9), batches)
-    assert figures["chosen"] == pytest.approx(0, abs=1e-3)
-    assert figures["ORACLE"] == pytest.approx(0, abs=1e-3)
+def figures(lifted, batches):
+    return lift_card.figures(lifted, batches, reprojection(batches, lifted))
+
+
+def test_what_is_chosen_is_what_scores_least(batches):
+    found = figures(make_lifted(batches, 1.1, 1.0, 0.9), batches)
+    assert found["chosen"] == pytest.approx(0, abs=1e-3)
+    assert found["ORACLE"] == pytest.approx(0, abs=1e-3)
     extent = 1000 * np.linalg.norm(truth(batches), axis=-1).mean()
-    assert figures["random"] == pytest.approx(0.2 / 3 * extent, rel=1e-4)
-    assert figures["size %"] == pytest.approx(0, abs=1e-3)
-    assert figures["PCK %"] == 100
+    assert found["random"] == pytest.approx(0.2 / 3 * extent, rel=1e-4)
+    assert found["size %"] == pytest.approx(0, abs=1e-3)
+    assert found["PCK %"] == 100
 
 
 def test_size_and_shape_are_told_apart(batches):
-    figures = lift_card.figures(make_lifted(batches, 1.1), batches)
-    assert figures["size %"] == pytest.approx(10, rel=1e-3)
-    assert figures["PA chosen"] == pytest.approx(0, abs=1e-2)
-    assert figures["chosen"] > 10
-    assert np.isnan(figures["coverage %"])
+    found = figures(make_lifted(batches, 1.1), batches)
+    assert found["size %"] == pytest.approx(10, rel=1e-3)
+    assert found["PA chosen"] == pytest.approx(0, abs=1e-2)
+    assert found["chosen"] > 10
+    assert np.isnan(found["coverage %"])
 
 
 def test_a_frame_without_an_answer_is_counted(batches):
     lifted = make_lifted(batches, 1.0, 1.1)
     lifted.samples[2] = np.nan
-    figures = lift_card.figures(lifted, batches)
-    assert figures["unsolved"] == 1
-    assert figures["chosen"] == pytest.approx(0, abs=1e-3)
+    found = figures(lifted, batches)
+    assert found["unsolved"] == 1
+    assert found["chosen"] == pytest.approx(0, abs=1e-3)
 
 
 def test_a_figure_that_is_not_there_is_null(batches, tmp_path):
-    row = lift_card.figures(make_lifted(batches, 1.0), batches)
+    row = figures(make_lifted(batches, 1.0), batches)
     lift_card.write_card(str(tmp_path / "card.json"), [row], {"num_iterations": 3})
     (read,) = json.loads((tmp_path / "card.json").read_text())["rows"]
     assert read["coverage %"] is None
     assert read["PCK %"] == 100
+
+
+def test_lift_and_card_choose_by_the_same(prior, batches):
+    lifted = make_lifted(batches, 1.1, 1.0, 0.9)
+    scores = lift_card.lift_scores(prior, batches, lifted)
+    poses = jnp.asarray(lifted.samples[:, :, None], jnp.float32)
+    energy = make_energy(prior.config)(jax.random.key(0), prior.variables, poses)
+    np.testing.assert_allclose(scores, reprojection(batches, lifted) * energy**2, rtol=1e-4)
+    assert LiftOptions.rule == "reprojection_and_energy"
 
 
 def test_an_unknown_line_is_refused(prior):

@@ -14,6 +14,7 @@ from posediff_jax.samplers.choose import (
     denoising_energy,
     most_agreed,
     nearest_to_mean,
+    reprojection_and_energy,
     reprojection_error,
 )
 
@@ -125,6 +126,27 @@ class TestReprojection:
             self.poses, self.T, self.cameras, pixels, confidence=0 * confidence
         )
         assert np.isnan(nothing).all()
+
+
+class TestReprojectionAndEnergy:
+    PIXELS = np.array([1.0, 2.0, 4.0]).reshape(1, 3, 1)
+
+    def test_only_ratios_count(self):
+        """An energy half as large outweighs an error of up to four times, whatever the units."""
+        for scale in (1e-3, 1.0, 1e3):
+            for error, chosen in ((3.9, 1), (4.1, 0)):
+                pixels = scale * np.array([1.0, error]).reshape(1, 2, 1)
+                energy = np.array([0.4, 0.2]).reshape(1, 2, 1)
+                assert np.argmin(reprojection_and_energy(pixels, energy)) == chosen
+
+    def test_without_power_it_is_the_error(self):
+        energy = np.array([0.3, 0.1, 0.2]).reshape(1, 3, 1)
+        found = reprojection_and_energy(self.PIXELS, energy, power=0.0)
+        np.testing.assert_array_equal(found, self.PIXELS)
+
+    def test_shapes_that_differ_are_refused(self):
+        with pytest.raises(ValueError, match=r"energy: expected .* \(1, 3, 1\), got \(1, 3\)"):
+            reprojection_and_energy(self.PIXELS, self.PIXELS[..., 0])
 
 
 class TestDenoisingEnergy:

@@ -24,12 +24,12 @@ def poses():
 
 @pytest.fixture(scope="module")
 def variables(poses):
-    return jittered(MODEL.init(jax.random.key(0), poses, jnp.zeros(5)))
+    return jittered(jax.jit(MODEL.init)(jax.random.key(0), poses, jnp.zeros(5)))
 
 
 @pytest.fixture(scope="module")
 def conditional(poses):
-    return jittered(CONDITIONAL.init(jax.random.key(0), poses, jnp.zeros(5), cond=poses))
+    return jittered(jax.jit(CONDITIONAL.init)(jax.random.key(0), poses, jnp.zeros(5), cond=poses))
 
 
 def jittered(variables):
@@ -85,7 +85,9 @@ def test_published_size():
 
 
 def test_starts_like_pytorch():
-    params = ScoreMLP().init(jax.random.key(0), jnp.zeros((1, 17, 3)), jnp.zeros(1))["params"]
+    params = jax.jit(ScoreMLP().init)(jax.random.key(0), jnp.zeros((1, 17, 3)), jnp.zeros(1))[
+        "params"
+    ]
     weights = params["layers_1"]["dense"]
     for value in weights.values():
         assert 0.99 / 32 < jnp.abs(value).max() <= 1 / 32

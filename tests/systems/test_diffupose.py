@@ -1,6 +1,7 @@
 """DiffuPose as a system: loss against NumPy, hypotheses that depend on nothing but their item."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,11 @@ def rows(batch, chosen):
     return jax.tree.map(lambda x: x[np.asarray(chosen)], batch)
 
 
+def sample(system, key, variables, batch, **options):
+    """Compiled as a whole: operation by operation takes seconds."""
+    return jax.jit(partial(system.sample, **options))(key, variables, batch)
+
+
 @pytest.fixture(scope="module")
 def system():
     return make_system(make_config())
@@ -61,7 +67,7 @@ def system():
 
 @pytest.fixture(scope="module")
 def variables(system):
-    return system.init(jax.random.key(0))
+    return jax.jit(system.init)(jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +108,11 @@ class TestSampling:
 
     def test_frames_fold_into_items(self, system, variables):
         batch = make_batch(2, frames=3)
-        samples = system.sample(jax.random.key(1), variables, batch, num_hypotheses=2).samples
+        samples = sample(system, jax.random.key(1), variables, batch, num_hypotheses=2).samples
         assert samples.shape == (2, 2, 3, 17, 3)
         # Frame 0 has the key of a single-frame item, so it is the same pose.
         first = jax.tree.map(lambda x: x[:, :1] if np.ndim(x) > 1 and x.shape[1] == 3 else x, batch)
-        alone = system.sample(jax.random.key(1), variables, first, num_hypotheses=2).samples
+        alone = sample(system, jax.random.key(1), variables, first, num_hypotheses=2).samples
         np.testing.assert_allclose(samples[:, :, :1], alone, atol=1e-5)
 
     def test_flip_is_the_mean_of_the_plain_and_the_mirrored_chain(self, variables):
@@ -116,8 +122,8 @@ class TestSampling:
         batch = make_batch(2)
         mirrored = batch.replace(keypoints=np.asarray(flip(batch.keypoints, H36M_17)))
         key = jax.random.key(3)
-        both = flipped.sample(key, variables, batch, num_hypotheses=2).samples
-        one = plain.sample(key, variables, batch, num_hypotheses=2).samples
+        both = sample(flipped, key, variables, batch, num_hypotheses=2).samples
+        one = sample(plain, key, variables, batch, num_hypotheses=2).samples
         other = 2 * both - one  # what the second chain must have been, un-flipped
         # The mirrored keypoints drawn with the second chain's own key.
         item = jax.vmap(jax.random.fold_in, (None, 0))(key, batch.index)
@@ -129,8 +135,8 @@ class TestSampling:
 
     def test_trajectory_ends_at_the_samples(self, system, variables):
         batch = make_batch(2, frames=3)
-        result = system.sample(
-            jax.random.key(1), variables, batch, num_hypotheses=4, return_trajectory=True
+        result = sample(
+            system, jax.random.key(1), variables, batch, num_hypotheses=4, return_trajectory=True
         )
         assert result.trajectory.shape == (2, 2, 4, 3, 17, 3)  # (B, N, H, F, J, 3)
         np.testing.assert_array_equal(result.trajectory[:, -1], result.samples)
@@ -155,8 +161,13 @@ class TestSampling:
 
     def test_ddpm_runs_all_steps(self, variables):
         ddpm = make_system(make_config(sampler={"name": "ddpm"}))
-        result = ddpm.sample(
-            jax.random.key(1), variables, make_batch(2), num_hypotheses=1, return_trajectory=True
+        result = sample(
+            ddpm,
+            jax.random.key(1),
+            variables,
+            make_batch(2),
+            num_hypotheses=1,
+            return_trajectory=True,
         )
         assert result.trajectory.shape[1] == 8
 
@@ -226,11 +237,11 @@ class TestLoss:
         t, noise = jax.vmap(jax.vmap(lambda k, x: draw(k, x, 8)))(keys, batch.pose)
         signal, sigma = (np.asarray(r)[..., None, None] for r in schedule.rates(t))
         x_t = signal * batch.pose + sigma * np.asarray(noise)
-        output = np.asarray(model.apply(variables, batch.keypoints, jnp.asarray(x_t), t))
+        output = np.asarray(jax.jit(model.apply)(variables, batch.keypoints, jnp.asarray(x_t), t))
         target = np.concatenate([noise, batch.keypoints], axis=-1)
         weights = diffupose.joint_weights("diffupose", H36M_17)[:, None]
         expected = (np.abs(output - target) * weights * [1, 1, 1, 0.8, 0.8]).mean()
-        loss, _ = system.loss(key, variables, batch, train=False)
+        loss, _ = jax.jit(partial(system.loss, train=False))(key, variables, batch)
         np.testing.assert_allclose(loss, expected, rtol=1e-5)
         assert condition_weight == 0.8
         assert diffupose.ProcessOptions().clip == 1.0
@@ -312,7 +323,7 @@ class TestVariants:
         if model.get("network") == "unet":
             config.model = ConfigDict(model)
         system = make_system(config)
-        variables = system.init(jax.random.key(0))
+        variables = jax.jit(system.init)(jax.random.key(0))
         batch = make_batch(2)
 
         def loss(params):
@@ -332,9 +343,9 @@ class TestVariants:
     @pytest.mark.parametrize("name", ["h36m_16", "humaneva_15"])
     def test_other_skeletons(self, name):
         system = make_system(make_config(skeleton=name))
-        variables = system.init(jax.random.key(0))
+        variables = jax.jit(system.init)(jax.random.key(0))
         batch = make_batch(2, skeleton=get_skeleton(name))
-        samples = system.sample(jax.random.key(1), variables, batch, num_hypotheses=1).samples
+        samples = sample(system, jax.random.key(1), variables, batch, num_hypotheses=1).samples
         assert samples.shape[-2] == get_skeleton(name).num_joints
 
 

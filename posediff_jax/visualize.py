@@ -137,7 +137,8 @@ def animate_lifted(
       path: File to write, there whole or not at all: `.gif`, or `.mp4` where ffmpeg is installed.
       person: At least one frame is valid.
       fps: Frames per second of the video that the keypoints are from.
-      most_frames: Of a longer video frames are left out evenly, and the others shown for longer.
+      most_frames: Of more lifted frames some are left out evenly. What is shown is shown for longer,
+        so that the animation takes as long as the video.
 
     Raises:
       ImportError: matplotlib is missing; the message names the extra.
@@ -146,8 +147,9 @@ def animate_lifted(
     if not fps > 0:
         raise ValueError(f"fps: expected more than 0, got {fps}")
     _spread_frames(person, 1)
-    count = len(person.frames)
-    shown = np.linspace(0, count - 1, min(most_frames, count)).astype(int)
+    # Of a file with every tenth frame only these: the others are there, but empty.
+    valid = np.flatnonzero(person.valid)
+    shown = valid[np.linspace(0, len(valid) - 1, min(most_frames, len(valid))).astype(int)]
     figure = _new_figure(9, 3.8)
     from matplotlib import animation
 

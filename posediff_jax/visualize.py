@@ -137,8 +137,8 @@ def animate_lifted(
       path: File to write, there whole or not at all: `.gif`, or `.mp4` where ffmpeg is installed.
       person: At least one frame is valid.
       fps: Frames per second of the video that the keypoints are from.
-      most_frames: Of more lifted frames some are left out evenly. What is shown is shown for longer,
-        so that the animation takes as long as the video.
+      most_frames: Of more lifted frames some are left out evenly. The others are shown for longer:
+        the animation takes as long as the video.
 
     Raises:
       ImportError: matplotlib is missing; the message names the extra.

@@ -108,7 +108,7 @@ def read_openpose_folder(folder: Path, *, layout: str | None = None) -> Detectio
     """Detections of a folder with one OpenPose file for each frame.
 
     The frame is the last number in a file's name. A file that cannot be read is a bad frame; what
-    another tool wrote is none, and noted.
+    another tool wrote, or has no number and cannot be read, is none, and noted.
 
     Args:
       folder: Where the files are.
@@ -128,17 +128,21 @@ def read_openpose_folder(folder: Path, *, layout: str | None = None) -> Detectio
         try:
             content = read_json(file)
         except ValueError as error:
-            entries[file] = None
             problems.append(str(error))
+            if re.search(r"\d", file.stem):
+                entries[file] = None
+            else:
+                strangers.append(file.name)
             continue
         try:
-            tool, entries[file], _, _ = _recognise(content, file)
+            tool, people, _, _ = _recognise(content, file)
             if tool != "openpose":
                 raise ValueError(f"{file}: expected one of OpenPose's files, got one of {tool}")
         except ValueError as error:
-            entries.pop(file, None)
-            strangers.append(file.name)
             problems.append(str(error))
+            strangers.append(file.name)
+        else:
+            entries[file] = people
     if len(problems) == len(files):
         raise ValueError(problems[0])
     numbers = _frame_numbers([file.name for file in entries])

@@ -13,6 +13,7 @@ from posediff_jax.skeleton import Skeleton, check_joints
 _RIGHT, _LEFT, _MIDDLE = "tab:red", "tab:blue", "0.25"
 _VIEWS = (("camera's view", -90.0, 8.0), ("from the side", 0.0, 8.0))
 _CLOUD = 10  # hypotheses in a picture
+_LONGEST = 600.0  # seconds that an animation shows one frame
 
 
 def plot_pose(
@@ -154,7 +155,8 @@ def animate_lifted(
     from matplotlib import animation
 
     path = Path(path)
-    rate = fps * len(shown) / len(person.frames)
+    # A GIF cannot hold more than eleven minutes.
+    rate = max(fps * len(shown) / len(person.frames), 1 / _LONGEST)
     writers: dict[str, Any] = {".gif": animation.PillowWriter, ".mp4": animation.FFMpegWriter}
     if path.suffix not in writers or not writers[path.suffix].isAvailable():
         raise ValueError(f"path: expected .gif, or .mp4 with ffmpeg installed, got {path.name!r}")

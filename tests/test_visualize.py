@@ -171,6 +171,9 @@ class TestLifted:
             with Image.open(tmp_path / f"{name}.gif") as film:
                 assert film.n_frames == count
                 assert film.info["duration"] == milliseconds
+        animate_lifted(tmp_path / "r.gif", lifted(), fps=1e-4)
+        with Image.open(tmp_path / "r.gif") as film:
+            assert film.info["duration"] == 600_000
         with pytest.raises(ValueError, match=r"path: expected .gif, .* got 'p.avi'"):
             animate_lifted(tmp_path / "p.avi", lifted())
         with pytest.raises(ValueError, match="fps: expected more than 0"):

@@ -107,8 +107,8 @@ def parse_detections(content: Any, path: Path, *, layout: str | None = None) -> 
 def read_openpose_folder(folder: Path, *, layout: str | None = None) -> Detections:
     """Detections of a folder with one OpenPose file for each frame.
 
-    The frame is the last number in a file's name. A file that cannot be read is a bad frame; what
-    another tool wrote, or has no number and cannot be read, is none, and noted.
+    The frame is the last number in a file's name. A file that cannot be read is a bad frame if it
+    is named like the others; if not, it is none, and noted.
 
     Args:
       folder: Where the files are.
@@ -121,30 +121,22 @@ def read_openpose_folder(folder: Path, *, layout: str | None = None) -> Detectio
     files = sorted(folder.glob("*.json"), key=lambda file: _natural(file.name))
     if not files:
         raise ValueError(f"{folder}: expected one .json file for each frame, got none")
-    entries: dict[Path, list[_Found] | None] = {}
-    problems: list[str] = []
-    strangers: list[str] = []
+    readable: dict[Path, list[_Found]] = {}
+    problems: dict[Path, str] = {}
     for file in files:
         try:
-            content = read_json(file)
-        except ValueError as error:
-            problems.append(str(error))
-            if re.search(r"\d", file.stem):
-                entries[file] = None
-            else:
-                strangers.append(file.name)
-            continue
-        try:
-            tool, people, _, _ = _recognise(content, file)
+            tool, people, _, _ = _recognise(read_json(file), file)
             if tool != "openpose":
                 raise ValueError(f"{file}: expected one of OpenPose's files, got one of {tool}")
+            readable[file] = people
         except ValueError as error:
-            problems.append(str(error))
-            strangers.append(file.name)
-        else:
-            entries[file] = people
-    if len(problems) == len(files):
-        raise ValueError(problems[0])
+            problems[file] = str(error)
+    if not readable:
+        raise ValueError(problems[files[0]])
+    # Named like a frame but for the number: a frame that was lost.
+    patterns = {_without_numbers(file) for file in readable}
+    strangers = [file.name for file in problems if _without_numbers(file) not in patterns]
+    entries = {file: readable.get(file) for file in files if file.name not in strangers}
     numbers = _frame_numbers([file.name for file in entries])
     numbered = list(zip(numbers, entries.values(), strict=True))
     found = [entry._replace(frame=number) for number, some in numbered for entry in some or ()]
@@ -308,6 +300,10 @@ def _frame_numbers(names: Sequence[str]) -> list[int]:
     order = sorted(range(len(names)), key=lambda i: _natural(names[i]))
     place = {i: n for n, i in enumerate(order)}
     return [place[i] for i in range(len(names))]
+
+
+def _without_numbers(file: Path) -> str:
+    return re.sub(r"\d+", "#", file.name)
 
 
 def _plausible(numbers: Sequence[int]) -> bool:

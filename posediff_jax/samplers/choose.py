@@ -46,7 +46,9 @@ def choose_least(hypotheses: Array, scores: Array, *, axis: int = 1) -> tuple[Ar
     if jnp.shape(scores) != lead:
         raise ValueError(f"scores: expected shape {lead}, got {jnp.shape(scores)}")
     broken = jnp.isnan(scores) | jnp.any(jnp.isnan(hypotheses), axis=(-2, -1))
-    index = jnp.argmin(jnp.where(broken, jnp.inf, scores), axis=axis)
+    # An infinite score is still better than no answer.
+    finite = jnp.minimum(scores, jnp.finfo(jnp.result_type(scores, float)).max)
+    index = jnp.argmin(jnp.where(broken, jnp.inf, finite), axis=axis)
     wide = jnp.expand_dims(index, (axis, -2, -1))
     return jnp.squeeze(jnp.take_along_axis(hypotheses, wide, axis=axis), axis=axis), index
 

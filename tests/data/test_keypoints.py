@@ -225,12 +225,15 @@ class TestBadFrames:
     def test_another_file_in_a_folder_is_no_frame(self, tmp_path):
         folder = detectors.openpose(tmp_path / "json", {n: [rows(BODY_25)] for n in (4, 6)})
         write(folder / "camera.json", {"K": [1, 2, 3]})
-        write(folder / "notes.json", "")
+        write(folder / "backup_5.json", "")
+        write(folder / "walk_000000000005_keypoints.json", "null")
         people = read(folder)
         (person,) = people.people
         assert person.frames.tolist() == [4, 5, 6]
-        assert not person.bad.any()
-        note = "2 files are not OpenPose's and were left out, first ['camera.json', 'notes.json']"
+        assert person.bad.tolist() == [False, True, False]
+        note = (
+            "2 files are not OpenPose's and were left out, first ['backup_5.json', 'camera.json']"
+        )
         assert note in people.notes
 
     def test_values_that_are_no_numbers(self, tmp_path):

@@ -44,6 +44,11 @@ class TestChooseLeast:
         np.testing.assert_array_equal(index, scores.argmin(axis=2))
         np.testing.assert_array_equal(pose[1, 4], HYPOTHESES[1, 4, index[1, 4]])
 
+    def test_an_infinite_score_is_better_than_no_answer(self):
+        scores = np.full((2, 5, 3), np.inf, np.float32)
+        scores[:, 0] = np.nan
+        assert (choose_least(HYPOTHESES, scores)[1] == 1).all()
+
     @pytest.mark.parametrize("broken", ["score", "pose"])
     def test_what_has_no_answer_is_not_chosen(self, broken):
         scores, poses = np.zeros((2, 5, 3)), HYPOTHESES.copy()

@@ -1,6 +1,7 @@
 """The score network of GFPose and ZeDO: a residual MLP over one pose that estimates its noise."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posediff_jax.denoisers.layers import Dense, sinusoid
-from posediff_jax.types import Array
+from posediff_jax.types import Array, Variables
 
 LABEL_SCALE = 999.0  # The network is told 999 t, not rounded.
 
@@ -22,10 +23,12 @@ class GroupNorm(nn.Module):
     Attributes:
       groups: G.
       epsilon: Added to the variance.
+      centred: The mean of each group is 0 already, see `centre_groups`.
     """
 
     groups: int = 32
     epsilon: float = 1e-5
+    centred: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -35,7 +38,9 @@ class GroupNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         # Statistics in at least float32, whatever the compute type.
         wide = x.astype(jnp.promote_types(x.dtype, scale.dtype))
-        centred = _grouped(wide, self.groups) - _group_means(wide, self.groups)
+        centred = _grouped(wide, self.groups)
+        if not self.centred:
+            centred = centred - _group_means(wide, self.groups)
         variance = _group_means((centred**2).reshape(x.shape), self.groups)
         normal = (centred * jax.lax.rsqrt(variance + self.epsilon)).reshape(x.shape)
         return (normal * scale + bias).astype(x.dtype)
@@ -62,6 +67,7 @@ class ScoreLayer(nn.Module):
       dropout: Dropout rate.
       conditional: Has a linear layer for a condition.
       dtype: Compute type; None keeps the promoted type of input and parameters.
+      centred: What its linear layers give has groups of mean 0, see `centre_groups`.
     """
 
     width: int
@@ -69,6 +75,7 @@ class ScoreLayer(nn.Module):
     dropout: float = 0.25
     conditional: bool = False
     dtype: jnp.dtype | None = None
+    centred: bool = False
 
     def setup(self) -> None:
         """Builds the layers."""
@@ -76,7 +83,7 @@ class ScoreLayer(nn.Module):
         self.time = Dense(self.width, dtype=self.dtype)
         if self.conditional:
             self.cond = Dense(self.width, dtype=self.dtype)
-        self.norm = GroupNorm(self.groups)
+        self.norm = GroupNorm(self.groups, centred=self.centred)
         self.drop = nn.Dropout(self.dropout)
 
     def __call__(self, h: Array, shift: Array, cond: Array | None, *, train: bool) -> Array:
@@ -107,6 +114,7 @@ class ScoreMLP(nn.Module):
       dropout: Dropout rate in training; 0.25 in the released code whatever its config says.
       conditional: GFPose's condition path, which ZeDO removed.
       dtype: Compute type; None keeps the promoted type of input and parameters.
+      centred: The weights are from `centre_groups`; others give another network.
     """
 
     num_joints: int = 17
@@ -117,6 +125,7 @@ class ScoreMLP(nn.Module):
     dropout: float = 0.25
     conditional: bool = False
     dtype: jnp.dtype | None = None
+    centred: bool = False
 
     def setup(self) -> None:
         """Builds the layers."""
@@ -125,7 +134,9 @@ class ScoreMLP(nn.Module):
         if self.conditional:
             self.cond_embed = Dense(self.width, dtype=self.dtype)
         self.layers = [
-            ScoreLayer(self.width, self.groups, self.dropout, self.conditional, self.dtype)
+            ScoreLayer(
+                self.width, self.groups, self.dropout, self.conditional, self.dtype, self.centred
+            )
             for _ in range(1 + 2 * self.num_blocks)
         ]
         self.out = Dense(3 * self.num_joints, dtype=self.dtype)
@@ -211,6 +222,37 @@ class ScoreMLP(nn.Module):
             raise ValueError(
                 f"cond: expected the shape of x_t {jnp.shape(x_t)}, got {jnp.shape(cond)}"
             )
+
+
+def centre_groups(model: ScoreMLP, variables: Variables) -> tuple[ScoreMLP, dict[str, Any]]:
+    """The same network for a loop: its norms need not take off the mean of a group any more.
+
+    That mean is linear in what the linear layers before a norm add up, so it is taken off their
+    weights, once. It spares one of a layer's two products with the groups.
+
+    Args:
+      model: The network.
+      variables: Its weights.
+
+    Returns:
+      The network to apply and its weights: equal outputs but for rounding.
+
+    Raises:
+      ValueError: The weights are centred already.
+    """
+    if model.centred:
+        raise ValueError("model: expected centred=False, these weights are centred already")
+
+    def centre(weights: Array) -> Array:
+        means = _group_means(weights, model.groups)
+        return (_grouped(weights, model.groups) - means).reshape(weights.shape)
+
+    params = dict(variables["params"])
+    for name in [name for name in params if name.startswith("layers_")]:
+        parts = dict(params[name])
+        linear = {part: parts[part] for part in parts if part != "norm"}
+        params[name] = parts | jax.tree.map(centre, linear)
+    return model.clone(centred=True), {**variables, "params": params}
 
 
 def check_score_width(width: int, groups: int) -> None:

@@ -16,7 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posediff_jax.config import read_dtype, read_options
-from posediff_jax.denoisers.score_mlp import LABEL_SCALE, ScoreMLP, check_score_width
+from posediff_jax.denoisers.score_mlp import (
+    LABEL_SCALE,
+    ScoreMLP,
+    centre_groups,
+    check_score_width,
+)
 from posediff_jax.keys import frame_keys
 from posediff_jax.samplers.choose import denoising_energy
 from posediff_jax.samplers.hypotheses import fan_out
@@ -238,6 +243,8 @@ def _sample(
     check_joints(batch.keypoints_px, skeleton, channels=2, name="batch.keypoints_px")
     _check_count(lifter, num_hypotheses)
     num_items, num_frames = batch.keypoints_px.shape[:2]
+    model, variables = centre_groups(lifter.model, variables)
+    lifter = dataclasses.replace(lifter, model=model)
     # All that the network needs to know of time, once for all chains and iterations.
     features = lifter.model.apply(
         variables, lifter.prior.label(lifter.steps.time), method="embed_time"

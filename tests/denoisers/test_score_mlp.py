@@ -8,6 +8,7 @@ import pytest
 from posediff_jax.denoisers.score_mlp import (
     GroupNorm,
     ScoreMLP,
+    centre_groups,
     condition_mask,
     part_masks,
 )
@@ -115,6 +116,45 @@ def test_time_can_be_embedded_ahead(variables, poses):
     for t, shift in zip(times, shifts, strict=True):
         ahead = MODEL.apply(variables, poses, shift, method="denoise")
         np.testing.assert_allclose(ahead, MODEL.apply(variables, poses, t), rtol=1e-4, atol=1e-5)
+
+
+class TestCentreGroups:
+    def test_gives_the_same_network(self, variables, conditional, poses):
+        t = np.linspace(0.01, 1, 5)
+        for model, weights, told in (
+            (MODEL, variables, {}),
+            (CONDITIONAL, conditional, {"cond": poses}),
+        ):
+            with jax.enable_x64(True):
+                wide = jax.tree.map(np.float64, weights)
+                args = np.float64(poses), t
+                told = jax.tree.map(np.float64, told)
+                centred, moved = centre_groups(model, wide)
+                np.testing.assert_allclose(
+                    centred.apply(moved, *args, **told),
+                    model.apply(wide, *args, **told),
+                    atol=1e-12,
+                )
+
+    def test_spares_a_product_of_each_norm(self, variables, poses):
+        def products(model, weights):
+            shifts = jnp.zeros((5, 32))
+            call = jax.make_jaxpr(lambda x: model.apply(weights, x, shifts, method="denoise"))
+            return str(call(poses)).count("dot_general[")
+
+        layers = 5
+        assert products(MODEL, variables) == layers + 1 + 2 * layers
+        assert products(*centre_groups(MODEL, variables)) == layers + 1 + layers
+
+    def test_leaves_weights_and_model_alone(self, variables):
+        before = jax.tree.map(np.array, variables)
+        centre_groups(MODEL, variables)
+        jax.tree.map(np.testing.assert_array_equal, before, variables)
+        assert not MODEL.centred
+
+    def test_refuses_a_second_time(self, variables):
+        with pytest.raises(ValueError, match="centred already"):
+            centre_groups(*centre_groups(MODEL, variables))
 
 
 def test_dropout_only_in_training(variables, poses):

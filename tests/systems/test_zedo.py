@@ -252,7 +252,7 @@ class TestSampling:
         np.testing.assert_allclose(sample(seen, **options).samples, straight, atol=1e-4)
 
     def test_what_stays_the_same_is_outside_the_loop(self):
-        """Products of three layers, of their norms, and the output; none for time or rays."""
+        """A product for each of three layers, its norm, and the output; none for time or rays."""
         system = built((("sampler", (("fit_iterations", 0), ("num_iterations", 10))),))
 
         batch = make_batch()
@@ -260,7 +260,7 @@ class TestSampling:
         def run(variables):
             return system.sample(KEY, variables, batch, num_hypotheses=2).samples
 
-        assert products_in_loops(jax.make_jaxpr(run)(weights()).jaxpr) == 3 + 3 * 2 + 1
+        assert products_in_loops(jax.make_jaxpr(run)(weights()).jaxpr) == 3 + 3 + 1
 
 
 class TestPriors:

@@ -91,14 +91,14 @@ def _small(config: ConfigDict) -> None:
     config.model.num_blocks = 4
     # Steps of DDPM, five at a time.
     config.sampler.name = "ddim"
-    config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup_steps=100)
+    config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup_steps=100)
     config.data.mirrored = True
     if config.data.kind == "cmu17":
         # As of the other networks over windows: cameras that follow shorter pieces.
         config.data.frames_per_clip = max(81, config.data.frames)
     if config.data.frames == 27:
         config.sampler.max_chains, config.training.batch_size = 512, 32
-    config.training.update(num_steps=6000, eval_every=2000)
+    config.training.update(num_steps=2100, eval_every=700)
 
 
 def _tiny(config: ConfigDict) -> None:

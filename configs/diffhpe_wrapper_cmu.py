@@ -6,7 +6,7 @@ Command:  python -m experiments.train --config=configs/mixste_cmu.py:diffhpe,sma
               --config.data.root=../shared/data/cmu17 --workdir=runs/diffhpe_wrapper_cmu \
               --config.frozen.checkpoint=runs/mixste_l27
           python -m experiments.evaluate --checkpoint=runs/diffhpe_wrapper_cmu
-Hardware: `small`: 2 CPU cores. Without it the published size, for a GPU.
+Hardware: `small`: 8 minutes of one CPU core. Without it the published size, for a GPU.
 Expected: see experiments/README.md.
 
 `frozen.checkpoint` is the folder of a run of `mixste` with the frames and the size of

@@ -97,8 +97,8 @@ def _small(config: ConfigDict) -> None:
         # As of the other networks over windows: cameras that follow shorter pieces.
         config.data.frames_per_clip = max(81, config.data.frames)
     if config.data.frames == 27:
-        config.sampler.max_chains, config.training.batch_size = 512, 32
-    config.training.update(num_steps=2100, eval_every=700)
+        config.sampler.max_chains, config.training.batch_size = 512, 8
+    config.training.update(num_steps=6000, eval_every=3000)
 
 
 def _tiny(config: ConfigDict) -> None:

@@ -61,7 +61,7 @@ def _small(config: ConfigDict) -> None:
     # Of the lifter that `mixste_cmu:small` trains.
     config.model.lifter_depth = 4
     # The lifter takes two fifths of an update.
-    config.training.num_steps = 1250
+    config.training.num_steps = 3500
 
 
 VARIANTS = {**diffhpe_2d_cmu.VARIANTS, "small": _small, "tiny": _tiny}

@@ -12,6 +12,7 @@ The argument names variants, joined by commas: `configs/diffupose_cmu.py:width25
 
 from ml_collections import ConfigDict
 
+from configs import occluded
 from configs.variants import apply_variants
 
 
@@ -116,6 +117,8 @@ _VARIANTS = {
     "width384": lambda config: config.model.update(width=384),
     "linear": lambda config: config.process.update(schedule="linear"),
     "vanilla": lambda config: config.model.update(modulated=False),
+    # Of one frame there is nothing else to hide.
+    "occluded_random": occluded.VARIANTS["occluded_random"],
     "constant": lambda config: config.optimizer.update(schedule="constant"),
     "tiny": _tiny,
 }

@@ -2,7 +2,8 @@
 
 `occluded_random`, `occluded_leg_and_arm`, `occluded_consecutive_leg`, `occluded_consecutive_frames`
 and `occluded_all` hide 2D joints as DiffHPE does (its section 5.3), at the published rates;
-`occluded_none` hides none. `visibility` shows the network in a third channel which joints are seen.
+`occluded_none` hides none. The other fields, such as
+`--config.data.occlusion.draw=bernoulli`, are those of `data.Occlusion`. `visibility` shows the network in a third channel which joints are seen.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,16 @@ RATES = {
 
 def _hide(pattern: str) -> Callable[[ConfigDict], None]:
     def change(config: ConfigDict) -> None:
-        config.data.occlusion = ConfigDict({"pattern": pattern, "rate": RATES[pattern]})
+        config.data.occlusion = ConfigDict(
+            {
+                "pattern": pattern,
+                "rate": RATES[pattern],
+                "span": 0,
+                "draw": "exact",
+                "starts": "official",
+                "missing": "zero_screen",
+            }
+        )
 
     return change
 

@@ -3,7 +3,7 @@
 python -m experiments.occlusion --data=cmu17 --root=../shared/data/cmu17
     [--workdir=runs/occlusion] [--size=small] [--seeds=1] [--tables=2,4,matrices]
     [--steps=N] [--steps=mixste=N,diffhpe_2d=N,diffhpe_wrapper=N]
-    [--patterns=none,random,leg_and_arm,consecutive_leg,consecutive_frames]
+    [--patterns=none,random,leg_and_arm,consecutive_leg,consecutive_frames] [--every=N]
 
 Trains what is not trained yet and scores what is not scored yet, each run in a folder named after
 its config's hash: the same command goes on where a killed one stopped. A table is printed, drawn
@@ -67,6 +67,7 @@ def run(
     steps: Mapping[str, int] | None = None,
     tables: Sequence[str] = ("2", "4", "matrices"),
     patterns: Sequence[str] = tuple(PATTERNS),
+    every: int = 1,
 ) -> dict[str, dict[str, Any]]:
     """Trains and scores what is missing; prints, draws, writes and returns the tables.
 
@@ -80,6 +81,7 @@ def run(
       steps: By system what replaces `training.num_steps`.
       tables: Some of "2", "4" and "matrices".
       patterns: Those of Table 4 and of the matrices.
+      every: Score one window in so many.
 
     Returns:
       By table what its JSON holds beside the options: `rows`, or by metric the matrices of each
@@ -88,15 +90,19 @@ def run(
     Raises:
       ValueError: An unknown name, or a number out of range.
     """
-    study = Study(data, root, Path(workdir), size, seeds, dict(steps or {}), tuple(patterns))
+    study = Study(data, root, Path(workdir), size, seeds, dict(steps or {}), tuple(patterns), every)
     unknown = [name for name in tables if name not in _TABLES]
     if unknown or not tables:
         raise ValueError(f"tables: expected some of {sorted(_TABLES)}, got {tuple(tables)}")
     found = {}
-    for name in tables:
-        path = study.path("matrices.json" if name == "matrices" else f"table_{name}.json")
+    paths = {
+        name: study.path("matrices.json" if name == "matrices" else f"table_{name}.json")
+        for name in tables
+    }
+    for path in paths.values():
         # What an earlier command wrote is not to be taken for this one's.
         path.unlink(missing_ok=True)
+    for name, path in paths.items():
         found[name] = _TABLES[name](study)
         about = {"options": study.options, "protocol": DATA[data].protocol}
         write_json(path, {**about, **found[name]})
@@ -199,7 +205,9 @@ def _print_matrices(
         [difference(a, b, 1) for a, b in zip(*rows, strict=True)]
         for rows in zip(ours, theirs, strict=True)
     ]
-    ahead = sum(text.startswith("+") for row in gains for text in row)
+    means = {m: np.mean(values, axis=-1) for m, values in cells.items()}
+    apart = np.array([[text != "none" for text in row] for row in gains])
+    ahead = int((apart & (means[_METHODS[0]] > means[_METHODS[1]])).sum())
     texts = {
         method: [
             [spread(c, 1) + ("" if p is None else f" ({p:g})") for c, p in zip(*rows, strict=True)]
@@ -250,7 +258,7 @@ def read_steps(parts: Sequence[str]) -> dict[str, int]:
         parts = [f"{system}={parts[0]}" for system in HYPOTHESES]
     steps = parse_options(parts)
     for system, number in steps.items():
-        if system not in HYPOTHESES or not isinstance(number, int) or number < 1:
+        if system not in HYPOTHESES or type(number) is not int or number < 1:
             raise ValueError(
                 f"steps: expected a number of updates, for all or by one of {tuple(HYPOTHESES)}, "
                 f"got {system}={number}"
@@ -271,6 +279,7 @@ def main(argv: list[str]) -> None:
         steps=read_steps(given.steps),
         tables=given.tables,
         patterns=given.patterns,
+        every=given.every,
     )
 
 
@@ -284,6 +293,7 @@ def define_flags() -> None:
     flags.DEFINE_list("steps", [], "Updates of each run, or of each system's: as the configs say.")
     flags.DEFINE_list("tables", sorted(_TABLES), "Some of 2, 4 and matrices.")
     flags.DEFINE_list("patterns", list(PATTERNS), "Of Table 4 and of the matrices.")
+    flags.DEFINE_integer("every", 1, "Score one window in so many.")
     flags.mark_flags_as_required(["root"])
 
 

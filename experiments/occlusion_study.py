@@ -28,18 +28,27 @@ HYPOTHESES = {"mixste": 1, "diffhpe_2d": 5, "diffhpe_wrapper": 5}
 
 
 class Setting(NamedTuple):
-    """Where the configs of a data set are, and what they are scored on."""
+    """Where the configs of a data set are, and what they are scored on.
+
+    Attributes:
+      suffix: Of the configs' files.
+      protocol: What is scored.
+      variants: Of all configs.
+      noise_px: Of the 2D joints in training.
+      average: "frames", all alike; or "mean", that of the actions' means, as papers have it.
+    """
 
     suffix: str
     protocol: str
     variants: str = ""
     noise_px: float = 0.0
+    average: str = "frames"
 
 
 DATA: Mapping[str, Setting] = {
     # Training sees the noise of the test.
     "cmu17": Setting("cmu", "cmu17-val-v1:noise5", noise_px=5.0),
-    "human36m": Setting("h36m", "test", variants="cpn"),
+    "human36m": Setting("h36m", "test", variants="cpn", average="mean"),
 }
 
 
@@ -77,6 +86,7 @@ class Study:
     seeds: int = 1
     steps: Mapping[str, int] = dataclasses.field(default_factory=dict)
     patterns: tuple[str, ...] = tuple(PATTERNS)
+    every: int = 1
 
     def __post_init__(self) -> None:
         if self.data not in DATA:
@@ -86,8 +96,9 @@ class Study:
             raise ValueError(
                 f"patterns: expected some of {tuple(PATTERNS)}, each once, got {self.patterns}"
             )
-        if self.seeds < 1:
-            raise ValueError(f"seeds: expected at least 1, got {self.seeds}")
+        for name in ("seeds", "every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if not set(self.steps) <= set(HYPOTHESES):
             raise ValueError(
                 f"steps: expected some of {sorted(HYPOTHESES)}, got {sorted(self.steps)}"
@@ -96,7 +107,7 @@ class Study:
     @property
     def options(self) -> dict[str, object]:
         """What the figures depend on, ready for JSON."""
-        chosen = {name: getattr(self, name) for name in ("data", "size", "seeds")}
+        chosen = {name: getattr(self, name) for name in ("data", "size", "seeds", "every")}
         return {**chosen, "steps": dict(self.steps), "patterns": list(self.patterns)}
 
     def path(self, name: str) -> Path:
@@ -116,6 +127,10 @@ class Study:
             seed=seed,
             steps=self.steps.get(network.system, 0),
         ).unlock()
+        if config.data.occlusion.pattern != network.pattern:
+            raise ValueError(
+                f"size: expected no pattern of its own, the networks have theirs, got {self.size!r}"
+            )
         training = config.training
         # A short run is to be resumed too.
         training.save_every = min(training.save_every, max(training.num_steps // 8, 1))
@@ -134,23 +149,32 @@ class Study:
           hidden: What is hidden in the test, whatever was in training.
 
         Raises:
-          ValueError: A metric is not defined on this data.
+          ValueError: A metric is not defined on this data, or there are frames without a finite
+            answer, which averages leave out.
         """
         setting, H = DATA[self.data], HYPOTHESES[network.system]
+        every = None if self.every == 1 else self.every
         found: dict[str, list[float]] = {metric: [] for metric in METRICS}
         for seed in range(self.seeds):
             below = None if network.lifter is None else self.config_of(network.lifter, seed)
             summary = scored(
                 self.config_of(network, seed),
                 self.workdir,
-                file_name(setting.protocol, H, {"occlusion": hidden}),
+                file_name(setting.protocol, H, {"every": every, "occlusion": hidden}),
                 below=below,
                 protocol=setting.protocol,
                 num_hypotheses=H,
                 occlusion=hidden,
+                every=self.every,
             )
+            failed = summary["num_failed"]["mean"]
+            if failed:
+                raise ValueError(
+                    f"{summary['checkpoint']}: expected a finite answer for all frames, got none for "
+                    f"{failed} of {summary['num_frames']} with {hidden!r} hidden"
+                )
             for metric, values in found.items():
-                value = summary["rules"]["mean"][metric]["frames"]
+                value = summary["rules"]["mean"][metric][setting.average]
                 if value is None:
                     raise ValueError(
                         f"data: {metric} is not defined on {setting.protocol!r}: no whole window"

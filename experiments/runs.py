@@ -52,8 +52,14 @@ def make_config(
 
 
 def folder_of(config: ConfigDict, workdir: str | Path) -> Path:
-    """A folder of the run's own: the config's hash, but for where data and other runs are."""
+    """A folder of the run's own: the config's hash, but for what does not change the run.
+
+    That is where data and other runs are, and how often it is logged and saved. So a `workdir` is
+    for one copy of the data.
+    """
     fields = config.to_dict()
+    watched = ("log_every", "save_every")
+    fields["training"] = {k: v for k, v in fields["training"].items() if k not in watched}
     fields["data"] = {k: v for k, v in fields["data"].items() if k != "root"}
     below = fields.get("frozen", {}).get("checkpoint")
     if below:

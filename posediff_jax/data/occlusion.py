@@ -114,7 +114,7 @@ class Occlusion:
     @property
     def hides(self) -> bool:
         """Whether anything may be hidden."""
-        return self.pattern != "none"
+        return self.pattern == MIXED or self.rate > 0 or self.span > 0
 
 
 def read_occlusion(fields: Mapping[str, Any]) -> Occlusion:
@@ -177,7 +177,8 @@ def occlusion_key(seed: int, stream: str, epoch: int = 0) -> Array:
     """
     if stream not in _STREAMS:
         raise ValueError(f"stream: expected one of {sorted(_STREAMS)}, got {stream!r}")
-    key = jax.random.fold_in(jax.random.key(seed), _STREAMS[stream])
+    # A generator whose draws for an item do not depend on its batch, whatever the process prefers.
+    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), _STREAMS[stream])
     return jax.random.fold_in(key, epoch)
 
 

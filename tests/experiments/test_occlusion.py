@@ -125,7 +125,7 @@ def test_networks_differ_in_what_their_table_is_about(tmp_path):
     assert (weighted.sampler.flip, weighted.loss.joint_weights) == (True, "mixste")
     vanilla, own = (study.config_of(wrapper("random", lifter), 1) for lifter in ("none", ""))
     assert vanilla.frozen.checkpoint != own.frozen.checkpoint
-    assert (own.seed, own.data.occlusion.rate, own.training.num_steps) == (1, 0.2, 6000)
+    assert (own.seed, own.data.occlusion.rate, own.training.num_steps) == (1, 0.2, 3500)
     assert own.data == study.config_of(supervised("random"), 1).data
     assert tuple(PATTERNS) == tuple(RATES)
 

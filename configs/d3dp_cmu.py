@@ -4,8 +4,8 @@ Command:  python -m experiments.train --config=configs/d3dp_cmu.py:small \
               --config.data.root=../shared/data/cmu17 --workdir=runs/d3dp_cmu
           python -m experiments.evaluate --checkpoint=runs/d3dp_cmu \
               --num_hypotheses=20 --sampler=num_steps=10
-Hardware: `small` takes 0.06 s of one CPU core per update where memory is kept (experiments/README.md,
-          "Speed on a CPU"). Without it the published size, for a GPU.
+Hardware: `small` takes 0.06 s of one CPU core per update where memory is kept ("Speed on a CPU" in
+          experiments/README.md). Without it the published size, for a GPU.
           Sampling one chain of 243 frames at a time (`sampler.max_chains`) takes 1.7 GiB on a CPU.
 Expected: see experiments/README.md.
 

@@ -3,8 +3,8 @@
 Command:  python -m experiments.train --config=configs/mixste_cmu.py:small \
               --config.data.root=../shared/data/cmu17 --workdir=runs/mixste_cmu
           python -m experiments.evaluate --checkpoint=runs/mixste_cmu
-Hardware: `small` takes 0.06 s of one CPU core per update where memory is kept (experiments/README.md,
-          "Speed on a CPU"). Without it the published size, for a GPU.
+Hardware: `small` takes 0.06 s of one CPU core per update where memory is kept ("Speed on a CPU" in
+          experiments/README.md). Without it the published size, for a GPU.
 Expected: see experiments/README.md.
 
 Arguments, joined by commas: `small` (27 frames, width 64, depth 4), `tiny` (seconds, for tests),

@@ -2,8 +2,9 @@
 
 `occluded_random`, `occluded_leg_and_arm`, `occluded_consecutive_leg`, `occluded_consecutive_frames`
 and `occluded_all` hide 2D joints as DiffHPE does (its section 5.3), at the published rates;
-`occluded_none` hides none. The other fields, such as
-`--config.data.occlusion.draw=bernoulli`, are those of `data.Occlusion`. `visibility` shows the network in a third channel which joints are seen.
+`occluded_none` hides none. Fields of `data.Occlusion` are flags, such as
+`--config.data.occlusion.draw=bernoulli`. `visibility` shows the network in a third channel which
+joints are seen.
 """
 
 from collections.abc import Callable

@@ -95,19 +95,23 @@ def run(
     if unknown or not tables:
         raise ValueError(f"tables: expected some of {sorted(_TABLES)}, got {tuple(tables)}")
     found = {}
-    paths = {
-        name: study.path("matrices.json" if name == "matrices" else f"table_{name}.json")
-        for name in tables
-    }
-    for path in paths.values():
+    files = {name: _files(study, name) for name in tables}
+    for path in (path for paths in files.values() for path in paths):
         # What an earlier command wrote is not to be taken for this one's.
         path.unlink(missing_ok=True)
-    for name, path in paths.items():
+    for name, (path, *_) in files.items():
         found[name] = _TABLES[name](study)
         about = {"options": study.options, "protocol": DATA[data].protocol}
         write_json(path, {**about, **found[name]})
         print(f"figures: {path}")
     return found
+
+
+def _files(study: Study, name: str) -> list[Path]:
+    """The JSON of a table, and its heat maps."""
+    if name != "matrices":
+        return [study.path(f"table_{name}.json")]
+    return [study.path("matrices.json"), *(study.path(f"{metric}.png") for metric in METRICS)]
 
 
 def table_2(study: Study) -> dict[str, Any]:
@@ -164,8 +168,6 @@ def table_4(study: Study) -> dict[str, Any]:
 
 def matrices(study: Study) -> dict[str, Any]:
     """Figures 3 to 5: every pattern of training (rows) against every one of the test (columns)."""
-    for metric in METRICS:
-        study.path(f"{metric}.png").unlink(missing_ok=True)
     makers: tuple[Callable[[str], Network], ...] = (supervised, wrapper)
     found = {
         method: [[study.figures(make(p), q) for q in study.patterns] for p in study.patterns]

@@ -170,8 +170,8 @@ class Study:
             failed = summary["num_failed"]["mean"]
             if failed:
                 raise ValueError(
-                    f"{summary['checkpoint']}: expected a finite answer for all frames, got none for "
-                    f"{failed} of {summary['num_frames']} with {hidden!r} hidden"
+                    f"{summary['checkpoint']}: expected a finite answer for all frames, got none "
+                    f"for {failed} of {summary['num_frames']} with {hidden!r} hidden"
                 )
             for metric, values in found.items():
                 value = summary["rules"]["mean"][metric][setting.average]

@@ -254,7 +254,9 @@ class TestMissingJoints:
         found = self.lift(lifter, confidence=np.full((11, 17), 0.3), num_hypotheses=3)
         np.testing.assert_allclose(found, lifted.poses, atol=1e-6)
 
-    @pytest.mark.parametrize("section", [None, {"pattern": "none"}])
+    @pytest.mark.parametrize(
+        "section", [None, {"pattern": "none"}, {"pattern": "random", "rate": 0.0}]
+    )
     def test_weights_that_never_saw_one_are_refused(self, tmp_path, section):
         config = CONFIG.copy_and_resolve_references()
         if section is not None:

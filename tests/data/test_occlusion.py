@@ -1,11 +1,13 @@
 """Hidden joints: the published counts and spans, functions of key and item alone."""
 
 import dataclasses
+import hashlib
 from functools import partial
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import occluded
 from posediff_jax.data.batching import batches, endless_batches, item_table
@@ -50,6 +52,57 @@ def starts_of(mask, length):
     expected = (number >= start[:, None]) & (number < start[:, None] + length)
     np.testing.assert_array_equal(frames, expected)
     return start
+
+
+class TestScoredMasks:
+    """What figures of different days and machines are compared on."""
+
+    DIGESTS = (
+        "random=a7f31395 leg_and_arm=dd36f458 consecutive_leg=a19a8adf consecutive_frames=bd98df80"
+    )
+
+    def masks(self, items=range(40)):
+        return {
+            pattern: visible_joints_on_host(
+                0,
+                "score",
+                0,
+                np.array(items),
+                read_occlusion({"pattern": pattern}),
+                num_frames=27,
+                skeleton=H36M_17,
+            )
+            for pattern in RATES
+            if pattern != "none"
+        }
+
+    def test_never_change(self):
+        found = {p: hashlib.sha256(m.tobytes()).hexdigest()[:8] for p, m in self.masks().items()}
+        assert " ".join(f"{p}={digest}" for p, digest in found.items()) == self.DIGESTS
+
+    def test_do_not_depend_on_the_generator_that_the_process_prefers(self):
+        """Whose draws for an item may depend on the batch that it is in."""
+        together = self.masks()
+        with jax.default_prng_impl("rbg"):
+            for pattern, mask in self.masks([5]).items():
+                np.testing.assert_array_equal(mask, together[pattern][5:6])
+
+
+def test_what_hides_nothing_says_so():
+    """Weights that were trained so are not taken for ones that know missing joints."""
+    assert not Occlusion().hides
+    assert not Occlusion("random").hides
+    assert not read_occlusion({"pattern": "consecutive_leg", "rate": 0.0}).hides
+    assert Occlusion("consecutive_leg", span=3).hides
+    assert all(read_occlusion({"pattern": p}).hides for p in PATTERNS if p != "none")
+
+
+def test_configs_have_all_fields():
+    """So that each of them is a flag."""
+    config = ConfigDict({"data": {}})
+    occluded.VARIANTS["occluded_leg_and_arm"](config)
+    expected = Occlusion("leg_and_arm", RATES["leg_and_arm"])
+    assert config.data.occlusion.to_dict() == dataclasses.asdict(expected)
 
 
 class TestPublishedRules:

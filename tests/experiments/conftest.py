@@ -42,15 +42,20 @@ def calls(monkeypatch):
 
 
 def made_up(config, options):
-    """50 mm, less 5 for diffusion, 1 for a lifter, 0.25 for each seed; 2 for other patterns."""
+    """50 mm, less 5 for diffusion, 1 for a lifter, 0.25 for each seed; 2 for other patterns.
+
+    And half a millimetre more where training has the later of two patterns.
+    """
     error = 50.0 + 0.25 * config["seed"] - 5.0 * ("process" in config) - 1.0 * ("frozen" in config)
     if "occlusion" in options:
         names = list(PATTERNS)
         pair = config["data"]["occlusion"]["pattern"], options["occlusion"]
-        error += 2.0 * abs(names.index(pair[0]) - names.index(pair[1]))
+        gap = names.index(pair[0]) - names.index(pair[1])
+        error += 2.0 * abs(gap) + 0.5 * (gap > 0)
     figures = {"mpjpe": error, "p_mpjpe": error, "symmetry_gap": error / 5, "segment_std": 2.5}
     return {
         "rules": {"mean": {name: {"frames": value} for name, value in figures.items()}},
         "levels": {"mean": [{"frames": 10.0 * level} for level in range(1, 6)]},
         "needs": {"rules": {"mean": []}},
+        "num_failed": {"mean": 0},
     }

@@ -44,6 +44,9 @@ def test_each_network_is_trained_once_after_its_lifter(calls, tmp_path, capsys):
     assert all(c.data.noise_px == 5 and c.data.root == "somewhere" for c in runs)
     for _, asked in (call for call in calls if call[0] == "evaluate"):
         assert asked["protocol"] == "cmu17-val-v1:noise5"
+        assert asked["every"] == 1
+    # The mean of five where there is anything to average.
+    assert sorted(a["num_hypotheses"] for k, a in calls if k == "evaluate") == [1] * 26 + [5] * 30
     study = Study("cmu17", "somewhere", tmp_path, "tiny")
     lifters = []
     for number, config in enumerate(runs):
@@ -75,7 +78,7 @@ def test_tables_by_hand(calls, tmp_path):
     assert random["MixSTE"] == [50.0, 50.25]
     assert random["paper"]["Wrapper on vanilla MixSTE"] == 60.3
     matrix = found["matrices"]["mpjpe"]
-    assert matrix["MixSTE"] == [[[50, 50.25], [52, 52.25]], [[52, 52.25], [50, 50.25]]]
+    assert matrix["MixSTE"] == [[[50, 50.25], [52, 52.25]], [[52.5, 52.75], [50, 50.25]]]
     assert matrix["difference"] == [[6, 6], [6, 6]]
     assert matrix["paper"]["DiffHPE-Wrapper"] == [[51.2, None], [None, 53.2]]
     paper = found["matrices"]["symmetry_gap"]["paper"]
@@ -89,6 +92,7 @@ def test_tables_by_hand(calls, tmp_path):
             "data": "cmu17",
             "size": "tiny",
             "seeds": 2,
+            "every": 1,
             "steps": {},
             "patterns": ["none", "random"],
         },
@@ -112,7 +116,7 @@ def test_a_killed_command_leaves_whole_tables_only_and_goes_on(calls, tmp_path):
     calls.fail_after = 0
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, **options)
-    assert files(tmp_path) == {"table_2", "matrices", "mpjpe", "symmetry_gap", "segment_std"}
+    assert files(tmp_path) == {"table_2"}
     calls.fail_after = None
     assert run(tmp_path, **options) == found
 
@@ -130,11 +134,62 @@ def test_networks_differ_in_what_their_table_is_about(tmp_path):
     assert tuple(PATTERNS) == tuple(RATES)
 
 
+def test_heat_maps_show_the_gain_with_its_sign(calls, tmp_path, monkeypatch):
+    shown = {}
+
+    def draw(path, panels, *_, title, **options):
+        shown[title] = {**panels, **options}
+
+    monkeypatch.setattr(occlusion, "plot_matrices", draw)
+    run(tmp_path, tables=("matrices",), patterns=("none", "random"))
+    errors = shown["Figure 3: MPJPE (mm)"]
+    (gain,) = errors["signed"]
+    np.testing.assert_array_equal(errors[gain], [[6, 6], [6, 6]])
+    np.testing.assert_array_equal(errors["MixSTE"], [[50, 52], [52.5, 50]])
+
+
+def test_only_a_lead_counts_as_one(calls, tmp_path, monkeypatch, capsys):
+    """However small it is: a table rounds it to +0.0."""
+    figures = Study.figures
+
+    def level(self, network, hidden):
+        found = figures(self, network, hidden)
+        ahead = 0.001 * (hidden == "none") * (network.lifter is not None)
+        return {metric: [50.0 - ahead] for metric in found}
+
+    monkeypatch.setattr(Study, "figures", level)
+    run(tmp_path, tables=("matrices",), patterns=("none", "random"))
+    assert "the wrapper is ahead in 2 of 4" in capsys.readouterr().out
+
+
+def test_frames_without_an_answer_are_not_passed_over(calls, tmp_path):
+    study = Study("cmu17", "", tmp_path, "tiny")
+    study.figures(supervised(), "random")
+    (path,) = tmp_path.glob("*/evaluation_*.json")
+    summary = json.loads(path.read_text("utf-8"))
+    summary |= {"num_failed": {"mean": 3}, "num_frames": 9, "checkpoint": "runs/x"}
+    path.write_text(json.dumps(summary), "utf-8")
+    with pytest.raises(
+        ValueError, match=r"runs/x: expected a finite answer .* 3 of 9 with 'random'"
+    ):
+        study.figures(supervised(), "random")
+
+
+def test_how_often_a_run_is_saved_does_not_make_it_another(tmp_path):
+    study = Study("cmu17", "", tmp_path, "tiny")
+    config = study.config_of(supervised(), 0)
+    other = config.copy_and_resolve_references().unlock()
+    other.training.update(log_every=7, save_every=7)
+    assert folder_of(other, tmp_path) == folder_of(config, tmp_path)
+    other.training.batch_size += 1
+    assert folder_of(other, tmp_path) != folder_of(config, tmp_path)
+
+
 def test_steps_for_all_or_for_some():
     all_three = ("mixste", "diffhpe_2d", "diffhpe_wrapper")
     assert occlusion.read_steps(["300"]) == dict.fromkeys(all_three, 300)
     assert occlusion.read_steps([]) == {}
-    for bad in (["d3dp=3"], ["mixste=0"], ["mixste=many"], ["0"]):
+    for bad in (["d3dp=3"], ["mixste=0"], ["mixste=many"], ["mixste=True"], ["0"]):
         with pytest.raises(ValueError, match="steps: expected a number of updates"):
             occlusion.read_steps(bad)
 
@@ -147,6 +202,8 @@ def test_steps_for_all_or_for_some():
         ({"patterns": ("random", "random")}, "patterns: expected some of .*, each once"),
         ({"patterns": ()}, "patterns: expected some of"),
         ({"seeds": 0}, "seeds: expected at least 1, got 0"),
+        ({"every": 0}, "every: expected at least 1, got 0"),
+        ({"size": "tiny,occluded_all"}, "size: expected no pattern of its own, .*occluded_all"),
         ({"steps": {"d3dp": 3}}, r"steps: expected some of .*, got \['d3dp'\]"),
         ({"size": "huge"}, "config argument: expected some of .*got 'huge'"),
     ],

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 import posediff_jax
 from posediff_jax.calibration import default_camera
+from posediff_jax.data import read_keypoints
 from posediff_jax.data.batching import centre_missing
 from posediff_jax.data.windows import plan_clip
 from posediff_jax.inference import make_sampler
@@ -249,6 +250,18 @@ class TestMissingJoints:
         assert set(np.flatnonzero(missing[0] == 0)) == {7, 8, 11}
         expected = self.lift(lifter, joints.apply(KEYPOINTS), confidence=missing)
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    def test_those_of_a_file_of_keypoints(self, repairing, tmp_path):
+        """What a detector did not find, from its file to poses."""
+        confidence = np.where(self.SEEN, 0.9, 0.0)
+        path = tmp_path / "clip.npz"
+        np.savez(path, keypoints=KEYPOINTS, confidence=confidence, layout="h36m_17")
+        found = read_keypoints(path, image_size=(1000, 800))
+        (person,) = found.people
+        poses = self.lift(repairing[0], person.keypoints, confidence=person.confidence)
+        assert np.isfinite(poses).all()
+        expected = self.lift(repairing[0], confidence=confidence)
+        np.testing.assert_allclose(poses, expected, atol=1e-5)
 
     def test_nothing_missing_changes_nothing(self, lifter, lifted):
         found = self.lift(lifter, confidence=np.full((11, 17), 0.3), num_hypotheses=3)

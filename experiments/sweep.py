@@ -23,7 +23,7 @@ from rich.table import Table
 from experiments import train
 from experiments.common import start, write_json
 from posediff_jax.evaluation.report import print_whole
-from posediff_jax.training import only_run, read_metrics
+from posediff_jax.training import make_plateau, only_run, read_metrics
 
 RATE_FIELD = "optimizer.learning_rate"
 # Wide enough for the published values: 2.7e-4 and 8.1e-4, 0.032 and 0.27.
@@ -75,6 +75,7 @@ def run(
         raise ValueError(
             "config.data: expected heldout_every or heldout_subjects, a search needs held-out data"
         )
+    _check_metric(metric, config)
     # Before anything is written.
     changed(config, draw(config.seed, 0, space, dropout_field))
     workdir = Path(workdir)
@@ -97,6 +98,21 @@ def run(
             _write_lines(path, lines)
     print_trials(lines, metric)
     return lines
+
+
+def _check_metric(metric: str, config: ConfigDict) -> None:
+    """Refuses at once what no evaluation of a trial would have."""
+    plateau = make_plateau(config.optimizer)
+    if metric == "loss" and (plateau is None or plateau.watch != "loss"):
+        raise ValueError(
+            "metric: 'loss' of held-out data is there where the schedule watches it, "
+            f"got optimizer.schedule {config.optimizer.schedule!r}"
+        )
+    if metric == "spread" and config.evaluation.train_hypotheses < 2:
+        raise ValueError(
+            "metric: 'spread' needs evaluation.train_hypotheses of at least 2, "
+            f"got {config.evaluation.train_hypotheses}"
+        )
 
 
 def draw(

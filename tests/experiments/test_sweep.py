@@ -109,6 +109,8 @@ def test_a_search_that_runs_out_of_time_keeps_what_is_done(trainer, tmp_path):
         ({"dropout": (0.0, 1.0)}, "dropout: expected a least and a largest"),
         ({"dropout_field": "model.dropout"}, "no field 'model.dropout'"),
         ({"metric": "pck"}, r"metric: expected one of .*mpjpe.*got 'pck'"),
+        ({"metric": "spread"}, "metric: 'spread' needs evaluation.train_hypotheses of at least 2"),
+        ({"metric": "loss"}, "metric: 'loss' .* where the schedule watches it, got .*'"),
     ],
 )
 def test_refusals(trainer, tmp_path, options, message):

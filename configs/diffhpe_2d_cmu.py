@@ -3,7 +3,7 @@
 Command:  python -m experiments.train --config=configs/diffhpe_2d_cmu.py:small \
               --config.data.root=../shared/data/cmu17 --workdir=runs/diffhpe_2d_cmu
           python -m experiments.evaluate --checkpoint=runs/diffhpe_2d_cmu
-Hardware: `small`: 8 minutes of one CPU core. Without it the published size, for a GPU.
+Hardware: `small`: 6 minutes of one CPU core. Without it the published size, for a GPU.
 Expected: see experiments/README.md.
 
 The paper's recipe (Table 1), with the rules of the release; but training clips that are held out

@@ -228,11 +228,11 @@ def centre_groups(model: ScoreMLP, variables: Variables) -> tuple[ScoreMLP, dict
     """The same network for a loop: its norms need not take off the mean of a group any more.
 
     That mean is linear in what the linear layers before a norm add up, so it is taken off their
-    weights, once. It spares one of a layer's two products with the groups.
+    weights, once. It spares one of a layer's two products with the groups. This package's own.
 
     Args:
       model: The network.
-      variables: Its weights.
+      variables: Its weights; kernels `(C_in, C)` and biases `(C,)` before a norm are replaced.
 
     Returns:
       The network to apply and its weights: equal outputs but for rounding.

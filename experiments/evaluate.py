@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from rich.progress import track
 
 from experiments.common import parse_options, start, write_json
-from experiments.data import PROTOCOLS, load_test
+from experiments.data import default_protocol, load_test
 from experiments.train import select_on
 from posediff_jax.data import read_anchors, read_occlusion
 from posediff_jax.data.scored import CUTS
@@ -56,7 +56,7 @@ def run(
 
     Args:
       checkpoint: A run's folder.
-      protocol: See `experiments.data.PROTOCOLS`; empty for the data's first one.
+      protocol: See `experiments.data.PROTOCOLS`; empty for `default_protocol`.
       num_hypotheses: H; 0 for `evaluation.num_hypotheses` of the config.
       data: Overrides `data.root` of the config.
       occlusion: Pattern by which joints are hidden, at its published rate (`data.Occlusion`); empty
@@ -69,8 +69,7 @@ def run(
       overlap: Frames that windows of "blend" share at least, see `plan_clip`; None for half.
       every: Score one window in so many (or frame, of systems that see one at a time).
       anchors: File of the anchors that "zedo" starts from.
-      batch_size: Windows in a batch; 0 for `evaluation.batch_size` of the config. Only the oracle
-        "p_best_batch" depends on it; its released figures have 4.
+      batch_size: Windows that are sampled at once; 0 for `evaluation.batch_size` of the config.
       out: The JSON file; by default beside the checkpoints.
 
     Returns:
@@ -88,7 +87,7 @@ def run(
     config.data = hide(config.data, occlusion)
     config.sampler.update(sampler or {})
     num_hypotheses = num_hypotheses or config.evaluation.num_hypotheses
-    protocol = protocol or PROTOCOLS[config.data.kind][0]
+    protocol = protocol or default_protocol(config)
     if windows not in WINDOWS:
         raise ValueError(f"windows: expected one of {WINDOWS}, got {windows!r}")
     hidden = config.data.get("occlusion", {}).get("pattern", "none")
@@ -196,10 +195,12 @@ def make_title(summary: dict[str, Any]) -> str:
     """What the tables are of: system, protocol, and what makes their figures too good."""
     needs = summary["protocol_needs"]
     used = f" USES {', '.join(needs)}" if needs else ""
+    trained = summary["data"].get("annotation", "")
+    other = f", TRAINED ON {trained}" if trained and trained not in summary["protocol"].split(":") else ""
     hidden = summary["data"].get("occlusion", {}).get("pattern", "none")
     how = "" if hidden == "none" else f", joints hidden: {hidden}"
     chosen = ", CHECKPOINT CHOSEN ON THE TEST SET" if summary["selected_on"] == "test" else ""
-    return f"{summary['system']} on {summary['protocol']}{how}{used}{chosen}"
+    return f"{summary['system']} on {summary['protocol']}{other}{how}{used}{chosen}"
 
 
 def main(argv: list[str]) -> None:
@@ -237,7 +238,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("overlap", None, "Frames that windows of 'blend' share; half by default.")
     flags.DEFINE_integer("every", 1, "Score one window in so many.")
     flags.DEFINE_string("anchors", "", "ZeDO: a file by experiments.anchors.")
-    flags.DEFINE_integer("batch_size", 0, "Windows in a batch; 0: as the config says.")
+    flags.DEFINE_integer("batch_size", 0, "Windows sampled at once; 0: as the config says.")
     flags.DEFINE_string("out", "", "Where the JSON goes.")
     flags.DEFINE_multi_string(
         "sampler", [], "A sampler option to change, such as num_steps=10 or name=ddpm."

@@ -25,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments.common import parse_options, start, write_json
-from experiments.data import PROTOCOLS, load_test_views
+from experiments.data import default_protocol, load_test_views
 from posediff_jax.data import ScoredViews, item_table
 from posediff_jax.data.windows import ClipPlan, plan_clip
 from posediff_jax.evaluation.metrics import mpjpe
@@ -56,7 +56,7 @@ def run(
 
     Args:
       checkpoint: A run's folder.
-      protocol: See `experiments.data.PROTOCOLS`; empty for the data's first one.
+      protocol: See `experiments.data.PROTOCOLS`; empty for `default_protocol`.
       data: Overrides `data.root` of the config.
       overlaps: Frames that neighbouring windows share; empty for none and half a window.
       causal: Also a window for each frame, which ends there.
@@ -84,7 +84,7 @@ def run(
     if data:
         config.data.root = data
     config.sampler.update(dict(sampler or {}))
-    protocol = protocol or PROTOCOLS[config.data.kind][0]
+    protocol = protocol or default_protocol(config)
     views = load_test_views(config, protocol)
     numbers = spread(len(views.views.sequences), sequences)
     table = item_table(views.views, length=length)

@@ -107,12 +107,23 @@ def scored(
       name: Of the JSON file in the run's folder; it says what `options` are.
       below: See `trained`.
       **options: See `experiments.evaluate.run`.
+
+    Raises:
+      ValueError: There are frames without a finite answer, which averages leave out.
     """
-    figures = folder_of(config, workdir) / name
+    # First: figures of a run that has not ended would be taken for those of its end.
+    folder = trained(config, workdir, below=below)
+    figures = folder / name
     if not figures.exists():
-        folder = trained(config, workdir, below=below)
         evaluate.run(folder, data=config.data.root, out=figures, **options)
-    return json.loads(figures.read_text("utf-8"))
+    summary: dict[str, Any] = json.loads(figures.read_text("utf-8"))
+    failed = max(summary["num_failed"].values())
+    if failed:
+        raise ValueError(
+            f"{figures}: expected a finite answer for all frames, got none for {failed} of "
+            f"{summary['num_frames']}"
+        )
+    return summary
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
@@ -122,7 +133,13 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def difference(values: Sequence[float], first: Sequence[float], digits: int = 2) -> str:
-    """By how much the mean is above that of the first: none if no more than seeds differ."""
+    """By how much the mean is above that of the first: none if no more than seeds differ.
+
+    Of single seeds that is not known, and every gap is shown: say so beside it.
+
+    >>> difference([42.0, 42.5], [40.0, 41.0]), difference([41.0, 41.1], [40.0, 41.0])
+    ('+1.75', 'none')
+    """
     gap = float(np.mean(values) - np.mean(first))
     noise = max(float(np.ptp(v)) for v in (values, first))
     return "none" if abs(gap) <= noise else f"{gap:+.{digits}f}"

@@ -61,7 +61,7 @@ RULES: Mapping[str, str] = {
     "j_agg": "J-Agg, root fitted to the mean",
     "j_agg_true_root": "J-Agg at the true root",
     "p_best": "P-Best of each frame",
-    "p_best_batch": "P-Best of each batch",
+    "p_best_batch": "P-Best of a few windows, as released",
     "j_best": "J-Best",
 }
 # Figures of a rule where `evaluate` has them; of J-Agg and J-Best the paper's P-MPJPE is the last.
@@ -102,12 +102,11 @@ def show(runs: Runs, scored: AllScored, workdir: str | Path) -> None:
 
 def show_rules(runs: Runs, scored: AllScored, sampled: Sampled) -> None:
     """Prints what each rule makes of the hypotheses at (H, W), and what it needs beside them."""
-    found = {
-        name: read_rules(_summaries(runs, scored, key, sampled)) for name, key in SYSTEMS.items()
-    }
-    found = {name: by_rule for name, by_rule in found.items() if by_rule}
+    summaries = {name: _summaries(runs, scored, key, sampled) for name, key in SYSTEMS.items()}
+    found = {name: read_rules(of) for name, of in summaries.items() if of}
     if not found:
         return
+    shared = next(of[0]["shared"] for of in summaries.values() if of)
     published = ", ".join(
         f"{name} {p[0]:.1f} / {p[1]:.1f}"
         for name in found
@@ -116,8 +115,9 @@ def show_rules(runs: Runs, scored: AllScored, sampled: Sampled) -> None:
     table = Table(
         title=f"Rules over hypotheses, H = {sampled[0]}, W = {sampled[1]}",
         caption=f"{_SPREAD}; P-MPJPE: of the pose that a rule made (P-Best: the least); aligned "
-        "first: of joints of aligned hypotheses, as published | the paper's on Human3.6M, J-Agg at "
-        f"the true root: {published or '-'}",
+        "first: of joints of aligned hypotheses, as published; a few windows: one hypothesis for "
+        f"{shared} windows of a sequence | the paper's on Human3.6M, J-Agg at the true root: "
+        f"{published or '-'}",
     )
     metrics = [
         m for m in METRICS if all(m in rule for by in found.values() for _, rule in by.values())

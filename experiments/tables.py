@@ -5,9 +5,10 @@ python -m experiments.tables --paper=ddhpose --data=cmu17 --root=../shared/data/
 
 Every run has a folder named after its config's hash; what is trained or scored there already is not
 done again, and a killed run goes on where it stopped. Figures are those of the mean of the
-hypotheses (P-Agg), over all scored frames; the paper's are on Human3.6M and not comparable, only
-their order is. A difference is called none where it is not above the spread over seeds. Beside the
-tables: all rules over hypotheses, errors by level and training curves, see `table_figures`.
+hypotheses (P-Agg), over all scored frames, sequences cut into windows as published; the paper's are
+on Human3.6M and not comparable, only their order is. A difference is called none where it is not
+above the spread over seeds. Beside the tables: all rules over hypotheses, errors by level and
+training curves, see `table_figures`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,8 +57,12 @@ _PAPER_1 = {
 _CAPTION = (
     "mm; ours ± half the range over seeds, the mean of H | the paper's on Human3.6M, for H > 1 by "
     "J-Agg at the true root | difference: from the first row, DDHPose's from D3DP's at the same "
-    "H, W | *4: one window in 4 scored"
+    "H, W | from 1, 1: of the same network, on the same windows | *4: one window in 4 scored"
 )
+# Said of single seeds, whose differences are all shown.
+_ONE_SEED = " | one seed: how far seeds lie apart is not known, a difference may be chance"
+# The last window of a sequence is moved back, as published.
+_WINDOWS = "shift"
 TABLES: Mapping[str, tuple[Row, ...]] = {
     "Tables 1, 2 and 7: systems": (
         Row("MixSTE", Model("mixste"), ONE, (40.9, 32.6)),
@@ -110,12 +115,13 @@ def run(
       size: Variant of all configs, such as "small" or "tiny"; empty for the published size.
       seeds: Runs of each model, with seeds 0, 1, ...
       steps: Replaces `training.num_steps`; 0 keeps it.
-      only: Systems; empty for all.
+      only: Systems of the tables; empty for all.
       every: Of many hypotheses and iterations (H W above 5) score one window in so many.
 
     Returns:
       By table its rows: "name", "H", "W", "every", "paper", "than" (the number of the row that it
-      is compared with), and "mpjpe", "p_mpjpe", "levels" of each seed.
+      is compared with; None where that one is not shown), "mpjpe", "p_mpjpe", "levels" of each
+      seed, and "single": the same at H = W = 1 on the same windows.
 
     Raises:
       ValueError: An unknown name, or fewer than one seed.
@@ -126,6 +132,9 @@ def run(
     for name, number in (("seeds", seeds), ("every", every)):
         if number < 1:
             raise ValueError(f"{name}: expected at least 1, got {number}")
+    systems = {row.model.system for rows in PAPERS[paper].values() for row in rows}
+    if unknown := sorted(set(only) - systems):
+        raise ValueError(f"only: expected some of {sorted(systems)}, got {unknown}")
     shown = {
         title: [row for row in rows if not only or row.model.system in only]
         for title, rows in PAPERS[paper].items()
@@ -160,12 +169,18 @@ def fill(
     """A row with the figures of all seeds, see `run`; `rows` are those of its table."""
     H, W = row.sampled
     some = share(row.sampled, every)
-    cells = [score(config, row.sampled, workdir, every=some) for config in configs]
-    compared = [(other.model, other.sampled) for other in rows]
-    wanted = (row.than, row.sampled)
+
+    def figures(sampled: tuple[int, int]) -> dict[str, list[Any]]:
+        cells = [score(config, sampled, workdir, every=some) for config in configs]
+        return {key: [cell[key] for cell in cells] for key in ("mpjpe", "p_mpjpe", "levels")}
+
     line: dict[str, Any] = {"name": row.name, "H": H, "W": W, "every": some, "paper": row.paper}
-    line["than"] = compared.index(wanted) if wanted in compared else 0
-    return line | {key: [cell[key] for cell in cells] for key in ("mpjpe", "p_mpjpe", "levels")}
+    line["than"] = 0
+    if row.than is not None:
+        compared = [(other.model, other.sampled) for other in rows]
+        wanted = (row.than, row.sampled)
+        line["than"] = compared.index(wanted) if wanted in compared else None
+    return line | figures(row.sampled) | {"single": figures(ONE)}
 
 
 def share(sampled: tuple[int, int], every: int) -> int:
@@ -177,9 +192,10 @@ def file_name(sampled: tuple[int, int], every: int) -> str:
     """Of a run's figures.
 
     >>> file_name((20, 10), 1), file_name((20, 10), 4)
-    ('H20_W10.json', 'H20_W10_every4.json')
+    ('H20_W10_shift.json', 'H20_W10_shift_every4.json')
     """
-    return f"H{sampled[0]}_W{sampled[1]}" + (f"_every{every}" if every > 1 else "") + ".json"
+    some = f"_every{every}" if every > 1 else ""
+    return f"H{sampled[0]}_W{sampled[1]}_{_WINDOWS}{some}.json"
 
 
 def score(
@@ -187,7 +203,7 @@ def score(
 ) -> dict[str, Any]:
     """Figures of one run at (H, W), from its folder where they are there already."""
     H, W = sampled
-    options: dict[str, Any] = {"num_hypotheses": H, "every": every}
+    options: dict[str, Any] = {"num_hypotheses": H, "every": every, "windows": _WINDOWS}
     options["sampler"] = {"num_steps": W} if "process" in config else {}
     summary = scored(config, workdir, file_name(sampled, every), **options)
     mean = summary["rules"]["mean"]
@@ -200,8 +216,11 @@ def score(
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints the mean over seeds, half their range, and differences."""
-    table = Table(title=title, caption=_CAPTION)
-    metrics = (head for name in ("MPJPE", "P-MPJPE") for head in (name, "difference", "paper"))
+    one_seed = any(len(row["mpjpe"]) == 1 for row in rows)
+    table = Table(title=title, caption=_CAPTION + (_ONE_SEED if one_seed else ""))
+    several = any((row["H"], row["W"]) != ONE for row in rows)
+    columns = ("difference", *(("from 1, 1",) if several else ()), "paper")
+    metrics = (head for name in ("MPJPE", "P-MPJPE") for head in (name, *columns))
     for head in ("", "H, W", *metrics):
         table.add_column(head, justify="right", no_wrap=True)
     for level in range(len(rows[0]["levels"][0])):
@@ -209,7 +228,11 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         figures = []
         for metric, paper in zip(("mpjpe", "p_mpjpe"), row["paper"], strict=True):
-            figures += [spread(row[metric]), _compared(row, rows[row["than"]], metric)]
+            than = None if row["than"] is None else rows[row["than"]]
+            figures += [spread(row[metric]), _compared(row, than, metric)]
+            if several:
+                single = (row["H"], row["W"]) == ONE
+                figures.append("" if single else difference(row[metric], row["single"][metric]))
             figures.append("-" if paper is None else f"{paper:g}")
         levels = (f"{value:.1f}" for value in np.mean(row["levels"], axis=0))
         where = f"{row['H']}, {row['W']}" + (f" *{row['every']}" if row["every"] > 1 else "")
@@ -217,11 +240,11 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     print_whole(table)
 
 
-def _compared(row: Mapping[str, Any], than: Mapping[str, Any], metric: str) -> str:
+def _compared(row: Mapping[str, Any], than: Mapping[str, Any] | None, metric: str) -> str:
     if row is than:
         return ""
     # On other windows a difference says nothing.
-    same = row["every"] == than["every"]
+    same = than is not None and row["every"] == than["every"]
     return difference(row[metric], than[metric]) if same else "-"
 
 

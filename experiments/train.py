@@ -151,7 +151,7 @@ def selection(config: ConfigDict, heldout: ScoredItems | None) -> ScoredItems | 
     """The frames that choose the best checkpoint, said in a line; None where nothing is held out.
 
     Args:
-      config: Its `evaluation.select_on` may name the test set, by the first protocol of the data.
+      config: Its `evaluation.select_on` may name the test set, by `default_protocol`.
       heldout: What was held out of the training data.
 
     Raises:

@@ -231,8 +231,7 @@ def sample_blended(
     frames = np.diff(items.table.offsets)
     clip_of = clip_sampler(key, sample_batch, items.table, batch_size=batch_size, overlap=overlap)
     current = -1
-    for first in range(0, len(items.items), batch_size):
-        rows = np.minimum(np.arange(first, first + batch_size), len(items.items) - 1)
+    for rows, _ in items.rows(batch_size):
         parts = []
         for row in rows:
             number = int(items.sequence[row])

@@ -47,6 +47,8 @@ class ScoredItems(NamedTuple):
       skeleton: The joint order.
       before: Frames that do not count but whose next one does: velocities need their answers,
         `(K, F)` booleans. Windows of one frame are not asked for them.
+      shared: How many windows of a sequence, in their order, are a group: one batch of the released
+        evaluations, whose "P-Best" is one hypothesis for all of it. Four, for MPI-INF-3DHP two.
     """
 
     table: ItemTable
@@ -58,6 +60,7 @@ class ScoredItems(NamedTuple):
     actions: tuple[str, ...]
     skeleton: Skeleton
     before: NDArray[np.bool_]
+    shared: int = 4
 
     @property
     def num_frames(self) -> int:
@@ -86,7 +89,7 @@ class ScoredItems(NamedTuple):
         )
 
     def batches(self, batch_size: int) -> Iterator[tuple[PoseBatch, NDArray[np.bool_]]]:
-        """Batches of one shape with the frames that count; the last one repeats its last item.
+        """Batches of one shape with the frames that count, see `rows`.
 
         Args:
           batch_size: B.
@@ -94,13 +97,42 @@ class ScoredItems(NamedTuple):
         Raises:
           ValueError: `batch_size` is less than 1.
         """
+        for rows, inside in self.rows(batch_size):
+            yield self.table.gather(self.items[rows]), self.frames[rows] & inside[:, None]
+
+    def rows(self, batch_size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+        """Which windows are in each batch: groups are not cut, gaps repeat the window before.
+
+        Args:
+          batch_size: B. One below `shared` makes groups so small.
+
+        Yields:
+          Numbers of windows `(B,)`, in order, and False where one is repeated, `(B,)`.
+
+        Raises:
+          ValueError: `batch_size` is less than 1.
+        """
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-        for first in range(0, len(self.items), batch_size):
+        count = len(self.items)
+        ends = np.append(np.flatnonzero(np.diff(self.groups(batch_size))) + 1, count)
+        first = 0
+        while first < count:
+            end = ends[np.searchsorted(ends, first + batch_size, side="right") - 1]
             rows = np.arange(first, first + batch_size)
-            inside = rows < len(self.items)
-            rows = np.minimum(rows, len(self.items) - 1)
-            yield self.table.gather(self.items[rows]), self.frames[rows] & inside[:, None]
+            yield np.minimum(rows, end - 1), rows < end
+            first = end
+
+    def groups(self, largest: int) -> NDArray[np.int64]:
+        """The group of each window, counted from 0, `(K,)`.
+
+        Args:
+          largest: No group has more windows than that, nor than `shared`.
+        """
+        count = np.arange(len(self.items))
+        begins = np.diff(self.sequence, prepend=-1) != 0
+        place = count - np.maximum.accumulate(np.where(begins, count, 0))
+        return np.cumsum(place % min(self.shared, largest) == 0) - 1
 
 
 def all_frames(views: PoseSequences) -> ScoredViews:

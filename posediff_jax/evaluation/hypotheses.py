@@ -37,7 +37,7 @@ RULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         # As published; that of "j_agg" is estimated.
         "j_agg_true_root": ("camera", "ground-truth root"),
         "p_best": oracle.NEEDS,
-        # As released: one hypothesis for all scored frames of a batch.
+        # As released: one hypothesis for all scored frames of a few windows of a sequence.
         "p_best_batch": oracle.NEEDS,
         "j_best": oracle.NEEDS,
     }
@@ -78,7 +78,8 @@ class FrameScores(NamedTuple):
       action: Action number of each frame, `(n,)`.
       levels: By rule, the error of the joints of each level of the tree, `(n, L)`, metres; see
         `level_errors`.
-      batch_size: Windows that shared a hypothesis of "p_best_batch"; 0 where that is not known.
+      shared: Windows of a sequence that share a hypothesis of "p_best_batch"; 0 where that is not
+        known.
       official: Of the protocol "diffupose_official", whose N-MPJPE has a scale for each axis, see
         `protocols.n_mpjpe_per_axis`.
     """
@@ -93,7 +94,7 @@ class FrameScores(NamedTuple):
     subject: NDArray[np.int64]
     action: NDArray[np.int64]
     levels: Mapping[str, NDArray] = MappingProxyType({})
-    batch_size: int = 0
+    shared: int = 0
     official: bool = False
 
     @property
@@ -145,7 +146,8 @@ def score_items(
       items: What is scored; poses must be known.
       sampled: For each of `items.batches(batch_size)` in order the hypotheses `(B, H, F, J, 3)`,
         metres. May be a generator: one batch is in memory at a time.
-      batch_size: B; "p_best_batch" chooses one hypothesis for so many windows.
+      batch_size: B. Nothing depends on it, unless it is below `items.shared`: so many windows share
+        a hypothesis of "p_best_batch".
       official: Apply `protocols.diffupose_official` first, which USES the true depth of the root,
         and measure N-MPJPE as its authors' code does.
 
@@ -166,14 +168,22 @@ def score_items(
         raise ValueError("items: expected sequences whose pose and root are known")
     parts, counts, scored = [], [], []
     hypotheses_of = iter(sampled)
-    for number, (batch, frames) in enumerate(items.batches(batch_size)):
+    groups = items.groups(batch_size)
+    batches = zip(items.rows(batch_size), items.batches(batch_size), strict=True)
+    for number, ((rows, inside), (batch, frames)) in enumerate(batches):
         hypotheses = next(hypotheses_of, None)
         if hypotheses is None:
             raise ValueError(f"sampled: expected one array for each batch, got {number}")
-        scores = _score_batch(hypotheses, batch, frames, official=official, skeleton=items.skeleton)
+        scores = _score_batch(
+            hypotheses,
+            batch,
+            frames,
+            groups[rows] - groups[rows[0]],
+            official=official,
+            skeleton=items.skeleton,
+        )
         ranks, scores = scores["ranks"], {k: v for k, v in scores.items() if k != "ranks"}
-        before = items.before[number * batch_size :][:batch_size]
-        kept = frames | np.pad(before, ((0, len(frames) - len(before)), (0, 0)))
+        kept = frames | (items.before[rows] & inside[:, None])
         scored.append(frames[kept])
         parts.append(jax.tree.map(lambda x, keep=kept: np.asarray(x)[keep], scores))
         num_ranks = hypotheses.shape[1] + 1
@@ -210,14 +220,20 @@ def score_items(
         subject=subject,
         action=action,
         levels=found["levels"],
-        batch_size=batch_size,
+        shared=min(items.shared, batch_size),
         official=official,
     )
 
 
 @partial(jax.jit, static_argnames=("official", "skeleton"))
 def _score_batch(
-    hypotheses: Array, batch: PoseBatch, scored: Array, *, official: bool, skeleton: Skeleton
+    hypotheses: Array,
+    batch: PoseBatch,
+    scored: Array,
+    group: Array,
+    *,
+    official: bool,
+    skeleton: Skeleton,
 ) -> dict[str, Any]:
     """Figures `(B, F)` of each rule and metric, chosen poses `(B, F, J, 3)`, ranks."""
     target, root = jnp.asarray(batch.pose), skeleton.root
@@ -255,9 +271,9 @@ def _score_batch(
     }
     by_metric["p_mpjpe"] = by_metric["prealigned_p_mpjpe"] = jnp.mean(aligned, axis=-1)
     least = oracle.best_hypothesis(by_metric["mpjpe"])[1]
-    best = {name: _best_of_batch(v, scored, name) for name, v in by_metric.items()}
+    best = {name: _best_of_groups(v, scored, group, name) for name, v in by_metric.items()}
     poses["p_best"] = oracle.take_hypothesis(hypotheses, least)
-    poses["p_best_batch"] = hypotheses[:, best["mpjpe"]]
+    poses["p_best_batch"] = _take(hypotheses, best["mpjpe"])
     # All rules at once: one compilation of each metric.
     every = jnp.stack([*poses.values()])
     figures = {name: metric(every, target) for name, metric in frame_metrics.items()}
@@ -270,7 +286,7 @@ def _score_batch(
         name: jnp.max(v, axis=1) if name in _SHARES else oracle.best_hypothesis(v)[0]
         for name, v in by_metric.items()
     }
-    values["p_best_batch"] |= {name: v[:, best[name]] for name, v in by_metric.items()}
+    values["p_best_batch"] |= {name: _take(v, best[name]) for name, v in by_metric.items()}
     for rule, error in _prealigned(aligned, {r: index for r, (_, index) in mixed.items()}).items():
         values[rule]["prealigned_p_mpjpe"] = error
     others = np.delete(np.arange(target.shape[-2]), root)
@@ -287,12 +303,17 @@ def _score_batch(
     }
 
 
-def _best_of_batch(values: Array, scored: Array, metric: str) -> Array:
-    """Which hypothesis is best for all scored frames of the batch, by `(B, H, F)` figures."""
+def _best_of_groups(values: Array, scored: Array, group: Array, metric: str) -> Array:
+    """Which hypothesis is best for the scored frames of each group, by `(B, H, F)` figures."""
     # A frame that a hypothesis has no answer for would rule it out for all others.
     counted = scored & jnp.all(jnp.isfinite(values), axis=1)
     losses = -values if metric in _SHARES else values
-    return oracle.best_hypothesis_of_batch(losses, mask=counted)[1]
+    return oracle.best_of_groups(losses, group, counted)
+
+
+def _take(values: Array, index: Array) -> Array:
+    """`(B, H, ...)` and one hypothesis for each item `(B,)` to `(B, ...)`."""
+    return values[jnp.arange(len(values)), index]
 
 
 def _prealigned(errors: Array, chosen: Mapping[str, Array]) -> dict[str, Array]:

@@ -3,6 +3,7 @@
 Report them as oracles, with the number of hypotheses: a minimum falls as that number grows.
 """
 
+import jax
 import jax.numpy as jnp
 
 from posediff_jax.geometry import safe_norm
@@ -68,6 +69,24 @@ def best_hypothesis_of_batch(
     within = tuple(range(1, rows.ndim))
     means = jnp.sum(jnp.where(real, rows, 0), axis=within) / jnp.maximum(jnp.sum(real), 1)
     return best_hypothesis(means, axis=0)
+
+
+def best_of_groups(errors: Array, group: Array, mask: Array) -> Array:
+    """For each group of a batch the hypothesis of the least mean error. Needs ground truth.
+
+    Args:
+      errors: One error per pose, `(B, H, F)`.
+      group: The group of each item, `(B,)` integers in [0, B).
+      mask: True for a pose that counts, `(B, F)`.
+
+    Returns:
+      The index of the first hypothesis that is best for the group of each item, `(B,)`; see
+      `best_hypothesis_of_batch`.
+    """
+    counted = jnp.where(jnp.asarray(mask)[:, None], errors, 0)
+    # All hypotheses of a group have as many poses that count: sums rank as means do.
+    sums = jax.ops.segment_sum(counted.sum(axis=2), group, num_segments=len(errors))
+    return best_hypothesis(sums, axis=1)[1][jnp.asarray(group)]
 
 
 def best_joints(hypotheses: Array, target: Array, *, axis: int = 1) -> tuple[Array, Array]:

@@ -67,7 +67,7 @@ def summarise(
       all frames (`frames`); millimetres or percent, None where undefined. `needs`: what rules and
       metrics took beside the keypoints. `levels`: by rule, for each level of the tree from 1 on the
       same means of its joints' error, millimetres. `calibration`: see `FrameScores.calibration`,
-      lengths in millimetres. `batch_size`: see `FrameScores`. `num_hypotheses`,
+      lengths in millimetres. `shared`: see `FrameScores`. `num_hypotheses`,
       `num_frames`, and `num_failed`: by rule the frames without a finite answer, which its averages
       leave out.
     """
@@ -90,7 +90,7 @@ def summarise(
     return {
         "num_hypotheses": scores.num_hypotheses,
         "num_frames": len(scores.action),
-        "batch_size": scores.batch_size,
+        "shared": scores.shared,
         "num_failed": scores.num_failed,
         "rules": rules,
         "levels": levels,
@@ -183,7 +183,7 @@ def _print_groups(summary: Mapping[str, Any], metric: str, title: str) -> None:
 def _print_metrics(summary: Mapping[str, Any], title: str, metrics: Sequence[str]) -> None:
     caption = _caption(summary, metrics)
     if "p_best_batch" in summary["rules"]:
-        caption += f"; p_best_batch: one hypothesis for {summary['batch_size']} windows"
+        caption += f"; p_best_batch: one hypothesis for {summary['shared']} windows of a sequence"
     table = Table(title=title, caption=caption)
     table.add_column("rule", no_wrap=True)
     for metric in metrics:

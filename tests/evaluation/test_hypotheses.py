@@ -110,8 +110,10 @@ def test_mixed_joints_of_hypotheses_that_were_aligned_first(scores):
             np.testing.assert_array_equal(found, values["p_mpjpe"])
 
 
-def test_one_hypothesis_for_a_batch(scores):
-    """Of four frames, the last one of two; each metric chooses for itself, by scored frames."""
+@pytest.mark.parametrize("batch_size", [4, 7, 18])
+def test_one_hypothesis_for_a_few_windows_of_a_sequence(batch_size):
+    """As released: four, then two, whatever is sampled at once; each metric chooses for itself."""
+    scores = run(batch_size=batch_size)
     by_metric = {
         "mpjpe": ERRORS,
         "p_mpjpe": np.asarray(metrics.p_mpjpe(SAMPLES, TRUTH[:, None])),
@@ -120,18 +122,26 @@ def test_one_hypothesis_for_a_batch(scores):
         ),
     }
     for name, values in by_metric.items():
-        parts = [values[first : first + 4] for first in range(0, 18, 4)]
+        parts = np.split(values, [4, 6, 10, 12, 16])
         best = np.argmax if name == "auc" else np.argmin
         expected = np.concatenate([p[:, best(p.mean(axis=0))] for p in parts])
         found = scores.values["p_best_batch"][name]
         np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=name)
     every = scores.values["p_best"]["mpjpe"]
     assert scores.values["p_best_batch"]["mpjpe"].mean() > every.mean()
-    assert scores.batch_size == 4
+    assert scores.shared == 4
 
 
-def test_a_broken_frame_does_not_rule_a_hypothesis_out_for_the_batch():
-    items = scored_items(scored(1))
+def test_fewer_windows_share_a_hypothesis_where_fewer_are_sampled_at_once():
+    scores = run(batch_size=3)
+    expected = [part[:, part.mean(axis=0).argmin()] for part in np.split(ERRORS, 6)]
+    found = scores.values["p_best_batch"]["mpjpe"]
+    np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-5)
+    assert scores.shared == 3
+
+
+def test_a_broken_frame_does_not_rule_a_hypothesis_out_for_its_group():
+    items = scored_items(scored(1))._replace(shared=6)
 
     def draw(pose):
         found = hypotheses_of(pose)

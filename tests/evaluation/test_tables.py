@@ -27,7 +27,7 @@ def make_scores(**values):
         frame=np.arange(5),
         subject=np.array([0, 1, 0, 1, 1]),
         action=np.array([0, 0, 1, 1, 2]),
-        batch_size=4,
+        shared=4,
         levels={"mean": np.array([[0.1, 0.2], [0.3, 0.2], [0.1, 0.2], [0.1, 0.2], [0.1, 0.5]])},
     )
 
@@ -129,7 +129,7 @@ def test_the_tables_mark_oracles(capsys):
     assert "p_best (ORACLE: ground truth)" in text
     assert "j_agg (needs: camera)" in text
     assert "j_agg_true_root (ORACLE: camera, ground-truth root)" in text
-    assert "p_best_batch: one hypothesis for 4 windows" in text
+    assert "p_best_batch: one hypothesis for 4 windows of a sequence" in text
     assert all(name in text for name in ("Dir.", "Sit", "SitD.", "a method: P-MPJPE (mm)"))
     assert "calibration of 2 hypotheses" in text
     assert "a method: coherence, mean over groups, H = 2" in text

@@ -58,4 +58,6 @@ def made_up(config, options):
         "levels": {"mean": [{"frames": 10.0 * level} for level in range(1, 6)]},
         "needs": {"rules": {"mean": []}},
         "num_failed": {"mean": 0},
+        "num_frames": 9,
+        "shared": 4,
     }

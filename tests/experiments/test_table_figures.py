@@ -30,7 +30,7 @@ def write_run(folder, error, sampled, rules):
         }
         levels = {"mean": [{"frames": error + level} for level in range(5)]}
         needs = {"rules": {rule: NEEDS[rule] for rule in rules}}
-        text = json.dumps({"rules": figures, "levels": levels, "needs": needs})
+        text = json.dumps({"rules": figures, "levels": levels, "needs": needs, "shared": 4})
         (folder / f"H{H}_W{W}.json").write_text(text, "utf-8")
     with MetricsLog(folder / "metrics.jsonl", keep_until=0) as log:
         for step in range(1, 13):
@@ -87,6 +87,7 @@ def test_all_is_shown(runs, tmp_path, capsys):
         *rules
     }
     assert "D3DP 39.5 / 31.6, DDHPose 39.0 / 31.2" in " ".join(printed.split())
+    assert "one hypothesis for 4 windows of a sequence" in " ".join(printed.split())
     assert "H = 5, W = 50" in printed
     assert "H = 1, W = 1" not in printed
     systems = lines_of(printed, "Figure 1, right")

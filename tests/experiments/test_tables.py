@@ -1,5 +1,7 @@
 """Tables of a paper: what is there is not done again, spreads and differences by hand."""
 
+import json
+
 import pytest
 
 from experiments import tables
@@ -16,6 +18,7 @@ def test_each_model_is_trained_once_and_each_figure_made_once(calls, tmp_path, c
     assert len([f for f in tmp_path.iterdir() if f.is_dir()]) == 2 * 10
     assert calls.count_of("train") == 2 * 10
     assert calls.count_of("evaluate") == 2 * (1 + 4 + 4 + 7)
+    assert {options["windows"] for kind, options in calls if kind == "evaluate"} == {"shift"}
     assert [len(rows) for rows in found.values()] == [9, 4, 4, 2]
     assert found["Table 6: loss"][0]["levels"] == [[10, 20, 30, 40, 50]] * 2
     # DDHPose is compared with D3DP at the same (H, W), all else with the first line.
@@ -32,6 +35,7 @@ def test_each_model_is_trained_once_and_each_figure_made_once(calls, tmp_path, c
     assert len(calls) == count
     run(tmp_path, steps=7, only=("mixste",))
     asked = {"num_hypotheses": 1, "sampler": {}, "every": 1, "data": "somewhere"}
+    asked["windows"] = "shift"
     assert [kind for kind, _ in calls[count:]] == ["train", "evaluate"] * 2
     assert [config.seed for _, config in calls[count::2]] == [0, 1]
     assert [options for _, options in calls[count + 1 :: 2]] == [asked] * 2
@@ -43,13 +47,29 @@ def test_many_hypotheses_may_be_scored_on_fewer_windows(calls, tmp_path, capsys)
         return [(o["num_hypotheses"], o["sampler"]["num_steps"], o["every"]) for o in found]
 
     run(tmp_path, seeds=1, only=("d3dp",), every=4)
-    assert asked(0) == [(1, 1, 1), (5, 1, 1), (20, 10, 4), (5, 50, 4)]
-    assert "20, 10 *4" in capsys.readouterr().out
+    # Beside them one hypothesis on the same windows, which they are compared with.
+    assert asked(0) == [(1, 1, 1), (5, 1, 1), (20, 10, 4), (1, 1, 4), (5, 50, 4)]
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("20, 10 *4", "from 1, 1", "one seed: "))
     # All windows are other figures, of the same run.
     count = len(calls)
     run(tmp_path, seeds=1, only=("d3dp",))
     assert calls.count_of("train") == 1
     assert asked(count) == [(20, 10, 1), (5, 50, 1)]
+
+
+def test_without_the_line_that_it_is_compared_with_a_line_has_no_difference(calls, tmp_path):
+    alone = run(tmp_path, only=("ddhpose",))["Tables 1, 2 and 7: systems"]
+    assert [(row["H"], row["than"]) for row in alone] == [(H, None) for H in (1, 5, 20, 5)]
+
+
+def test_frames_without_an_answer_stop_a_table(calls, tmp_path):
+    run(tmp_path, only=("mixste",))
+    path = next(tmp_path.glob("*/H1_W1_shift.json"))
+    summary = json.loads(path.read_text("utf-8")) | {"num_failed": {"mean": 0, "first": 2}}
+    path.write_text(json.dumps(summary), "utf-8")
+    with pytest.raises(ValueError, match=r"shift.json: expected a finite answer .* for 2 of 9"):
+        run(tmp_path, only=("mixste",))
 
 
 def test_a_difference_below_the_spread_is_none(capsys):
@@ -78,3 +98,5 @@ def test_unknown_names_are_refused(tmp_path):
     for name in ("seeds", "every"):
         with pytest.raises(ValueError, match=f"{name}: expected at least 1"):
             run(tmp_path, **{name: 0})
+    with pytest.raises(ValueError, match=r"only: expected some of \[.*\], got \['mixst'\]"):
+        run(tmp_path, only=("mixste", "mixst"))

@@ -13,9 +13,8 @@ outweighs the others.
 
 Arguments, joined by commas: `heldout` (subject S8 chooses the checkpoint instead of being trained
 on; the release trains on all eight and chooses by the test sequences: `select_on_test`),
-`universal` (trains on univ_annot3, all bodies scaled to one skeleton; score it with
-`--protocol=test:univ_annot3`), `metres` (the loss as on Human3.6M), `small` (27 frames, width 64,
-depth 4), `tiny`.
+`universal` (trains on univ_annot3, all bodies scaled to one skeleton, and is scored by it),
+`metres` (the loss as on Human3.6M), `small` (27 frames, width 64, depth 4), `tiny`.
 Ablations of the paper: `pose_input`, `bone_output` (Table 4), `no_levels`, `no_hrst`, `no_hrtt`
 (Table 5), `position_only`, `printed_loss` (Table 6).
 """

@@ -9,17 +9,9 @@ joints are seen.
 
 from collections.abc import Callable
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
-RATES = {
-    "none": 0.0,
-    "random": 0.2,
-    "leg_and_arm": 0.4,
-    "consecutive_leg": 0.4,
-    "consecutive_frames": 0.2,
-    # Has those of the others.
-    "all": 0.0,
-}
+PATTERNS = ("none", "random", "leg_and_arm", "consecutive_leg", "consecutive_frames", "all")
 
 
 def _hide(pattern: str) -> Callable[[ConfigDict], None]:
@@ -27,7 +19,8 @@ def _hide(pattern: str) -> Callable[[ConfigDict], None]:
         config.data.occlusion = ConfigDict(
             {
                 "pattern": pattern,
-                "rate": RATES[pattern],
+                # The published one of the pattern, whichever a flag names.
+                "rate": config_dict.placeholder(float),
                 "span": 0,
                 "draw": "exact",
                 "starts": "official",
@@ -43,6 +36,6 @@ def _visibility(config: ConfigDict) -> None:
 
 
 VARIANTS = {
-    **{f"occluded_{pattern}": _hide(pattern) for pattern in RATES},
+    **{f"occluded_{pattern}": _hide(pattern) for pattern in PATTERNS},
     "visibility": _visibility,
 }

@@ -59,8 +59,8 @@ def run(
       protocol: See `experiments.data.PROTOCOLS`; empty for `default_protocol`.
       num_hypotheses: H; 0 for `evaluation.num_hypotheses` of the config.
       data: Overrides `data.root` of the config.
-      occlusion: Pattern by which joints are hidden, at its published rate (`data.Occlusion`); empty
-        for what the config says.
+      occlusion: Pattern by which joints are hidden, at its published rate and in that form, also
+        where training had it otherwise (`data.Occlusion`); empty for what the config says.
       step: Which checkpoint.
       weights: "auto", "ema" or "raw", see `load_variables`.
       sampler: Fields of the section `sampler` to change.
@@ -159,7 +159,7 @@ def run(
 
 
 def hide(data: ConfigDict, pattern: str) -> ConfigDict:
-    """The section `data` with another pattern of occlusion, at its published rate.
+    """The section `data` with another pattern of occlusion, at its published rate and in that form.
 
     Args:
       data: The section of a checkpoint's config, its convention of a missing joint included.

@@ -91,5 +91,5 @@ def _check_missing(path: str, occlusion: Mapping[str, Any] | None) -> None:
         return
     try:
         read_occlusion(occlusion)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"frozen.checkpoint: {path} was trained otherwise: {error}") from error

@@ -8,8 +8,9 @@ ends to say something; it is "blended" where the same several windows speak of b
 where one alone does. With a window for each frame (causal) every step is a join. Causal answers
 take as many windows as there are frames: --sequences=N takes N sequences, spread evenly.
 
-Joins are compared with what windows are like inside: those side by side (overlap 0), sequence by
-sequence. A difference within two standard errors over sequences is called none.
+Joins are compared with what windows are like inside: those side by side (overlap 0), clip by clip.
+A difference within two standard errors over clips is called none; views of a clip by several
+cameras are not independent and count as one.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,7 +36,7 @@ from posediff_jax.systems import make_system
 from posediff_jax.training import load_variables, stream_key
 
 PLACES = ("joins", "blended", "inside")
-# By pose and place the velocity errors of each sequence, and by pose under "mpjpe" its errors.
+# By pose and place the velocity errors of each clip, and by pose under "mpjpe" its errors.
 Errors = dict[str, dict[str, list[NDArray]]]
 
 
@@ -152,12 +153,14 @@ def measure(
       plan_of: `(frames) -> the windows`.
 
     Returns:
-      By pose and place for each sequence the velocity errors of its steps, metres per frame; under
-      "mpjpe" the errors of its frames, metres.
+      By pose and place for each clip the velocity errors of its steps in all its views, metres per
+      frame; under "mpjpe" the errors of its frames, metres.
     """
-    found: Errors = {}
+    found: dict[str, dict[str, dict[str, list[NDArray]]]] = {}
     for number in numbers:
         sequence = views.views.sequences[number]
+        # The last part of a name is the camera's.
+        clip = sequence.name.rpartition("/")[0] or sequence.name
         target = np.asarray(sequence.pose)
         known = np.ones(len(target), bool) if views.known is None else views.known[number]
         hypotheses = clip_of(number)
@@ -166,13 +169,16 @@ def measure(
             poses["first"] = hypotheses[0]
         at = places(plan_of(len(target)))
         for name, pose in poses.items():
-            errors = found.setdefault(name, {key: [] for key in (*PLACES, "mpjpe")})
+            errors = found.setdefault(name, {key: {} for key in (*PLACES, "mpjpe")})
             velocity = _errors(np.diff(pose, axis=0), np.diff(target, axis=0))
             both = known[1:] & known[:-1]
             for place, steps in at.items():
-                errors[place].append(velocity[steps & both])
-            errors["mpjpe"].append(_errors(pose, target)[known])
-    return found
+                errors[place].setdefault(clip, []).append(velocity[steps & both])
+            errors["mpjpe"].setdefault(clip, []).append(_errors(pose, target)[known])
+    return {
+        name: {key: [np.concatenate(p) for p in of.values()] for key, of in errors.items()}
+        for name, errors in found.items()
+    }
 
 
 def places(plan: ClipPlan) -> dict[str, NDArray[np.bool_]]:
@@ -194,8 +200,8 @@ def compare(found: Mapping[str, Errors]) -> list[dict[str, Any]]:
     Returns:
       A row for each kind of windows and pose: means over all steps of "joins", "blended", "inside",
       and "all", mm per frame; "num_joins"; "mpjpe", mm; "difference" of the joins from the inside
-      of windows side by side, mean over sequences, mm per frame, and its "standard_error". None
-      where there is nothing, or a single sequence.
+      of windows side by side, mean over clips, mm per frame, and its "standard_error". None
+      where there is nothing, or a single clip.
     """
     rows = []
     for windows, by_pose in found.items():
@@ -223,8 +229,8 @@ def print_joins(result: Mapping[str, Any]) -> None:
         title=f"{result['system']} on {result['protocol']}: velocity errors (mm per frame), "
         f"{result['sequences']} sequences, windows of {result['window']} frames, "
         f"H = {result['num_hypotheses']}",
-        caption="from inside: joins against 'inside' of windows side by side, sequence by "
-        "sequence ± a standard error; needs ground truth",
+        caption="from inside: joins against 'inside' of windows side by side, clip by clip ± a "
+        "standard error; needs ground truth",
     )
     for head in ("windows", "pose"):
         table.add_column(head, no_wrap=True)

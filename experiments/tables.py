@@ -244,8 +244,9 @@ def _compared(row: Mapping[str, Any], than: Mapping[str, Any] | None, metric: st
     if row is than:
         return ""
     # On other windows a difference says nothing.
-    same = than is not None and row["every"] == than["every"]
-    return difference(row[metric], than[metric]) if same else "-"
+    if than is None or row["every"] != than["every"]:
+        return "-"
+    return difference(row[metric], than[metric])
 
 
 def main(argv: list[str]) -> None:

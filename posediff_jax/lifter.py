@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from posediff_jax.camera import to_screen
 from posediff_jax.data.batching import centre_missing
 from posediff_jax.data.occlusion import read_occlusion
-from posediff_jax.data.windows import ClipPlan, plan_clip
+from posediff_jax.data.windows import ClipPlan, heard_only, plan_clip
 from posediff_jax.inference import SampleBatch, make_sampler, sample_clip
 from posediff_jax.keys import check_key
 from posediff_jax.samplers.aggregate import joint_spread, mean_pose
@@ -34,7 +34,8 @@ class Lifted:
 
     Attributes:
       poses: All hypotheses, relative to the root joint, metres, `(H, F, J, 3)`.
-      pose: Their mean, metres, `(F, J, 3)`.
+      pose: Their mean, metres, `(F, J, 3)`. As all hypotheses NaN in frames that no window with a
+        joint that is seen tells of.
       spread: Root mean square distance of each joint to the mean, metres, `(F, J)`.
       joints: Names of the J joints.
       skeleton: The joint order, with parents and sides.
@@ -93,7 +94,7 @@ class Lifter:
         self.frames = int(data.get("frames", 1))
         hidden = data.get("occlusion")
         self.occlusion = None if hidden is None else read_occlusion(hidden)
-        self.system = make_system(config, frozen)
+        self.system = make_system(_without_gaps(config), frozen)
         self.variables = variables
         self._batch_size = batch_size
         self._devices = devices
@@ -124,7 +125,8 @@ class Lifter:
           key: Random key.
           confidence: In [0, 1], `(F, J)`; 0 for a missing joint, whose position may be anything. It
             is repaired: lifted from what is seen, by weights that were trained with occlusion
-            (`data.occlusion` of the config) or a system that leaves it out ("zedo"). None sees all.
+            (`data.occlusion` of the config; which joints their pattern hid is not compared) or a
+            system that leaves it out ("zedo"). None sees all.
           num_hypotheses: H.
           skeleton: Name of the joint order of `keypoints`, such as "coco_17"; None is that of the
             weights.
@@ -135,7 +137,7 @@ class Lifter:
             nothing, and the clip takes as many windows as it has frames.
 
         Raises:
-          TypeError: `camera` is no `Camera`, or `key` is no typed key.
+          TypeError: `camera` is no `Camera`, `key` no typed key, or `overlap` no whole number.
           ValueError: Joints do not fit the skeleton or cannot be converted, no frame, values that
             are not finite or look normalised, a camera with leading axes, confidences that do not
             fit, missing joints with weights that were not trained for them, H below 1 (or above 1
@@ -167,6 +169,8 @@ class Lifter:
         if overlap is None:
             overlap = 0 if causal else self.frames // 2
         plan = plan_clip(len(points), length=self.frames, overlap=overlap, causal=causal)
+        anyone = seen.max(axis=1) > 0
+        plan = heard_only(plan, (anyone[plan.index] & (plan.mask > 0)).any(axis=1))
         poses = sample_clip(
             key,
             draw,
@@ -174,6 +178,8 @@ class Lifter:
             plan,
             batch_size=self._batch_size,
         )
+        told = np.bincount(plan.index.ravel(), weights=plan.weight.ravel()) > 0
+        poses = np.where(told[:, None, None], poses, np.nan)
         hypotheses = jnp.asarray(poses)
         return Lifted(
             poses=poses,
@@ -196,6 +202,7 @@ class Lifter:
         seen = _confidence(confidence, points.shape[:2])
         # A detector may say NaN where it saw nothing.
         points = np.where(seen[..., None] > 0, points, 0)
+        _check_finite(points, source)
         if np.abs(points).max() <= _LARGEST_SCREEN:
             raise ValueError(
                 f"keypoints: expected pixels, got no value above {np.abs(points).max():.3g}; are "
@@ -218,6 +225,26 @@ class Lifter:
         )
 
 
+def _without_gaps(config: ConfigDict) -> ConfigDict:
+    """Where a joint of ZeDO's first fit is missing, such as a hip, that fit takes what is seen."""
+    if config.system != "zedo":
+        return config
+    changed = ConfigDict(config.to_dict())
+    changed.sampler = {"fit_missing": "extent", **config.get("sampler", {})}
+    return changed
+
+
+def _check_finite(points: NDArray, skeleton: Skeleton) -> None:
+    lost = np.argwhere(~np.isfinite(points).all(axis=-1))
+    if len(lost):
+        frame, joint = lost[0]
+        raise ValueError(
+            f"keypoints: expected finite values, got {points[frame, joint]} in frame {frame}, "
+            f"joint {joint} ({skeleton.joints[joint]}), and in {len(lost) - 1} other places; a "
+            "joint that nobody saw has confidence 0"
+        )
+
+
 def _confidence(confidence: ArrayLike | None, shape: tuple[int, ...]) -> NDArray:
     """Checked confidences `(F, J)`."""
     if confidence is None:
@@ -225,8 +252,13 @@ def _confidence(confidence: ArrayLike | None, shape: tuple[int, ...]) -> NDArray
     values = np.asarray(confidence, np.float32)
     if values.shape != shape:
         raise ValueError(f"confidence: expected {shape} for these keypoints, got {values.shape}")
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError("confidence: expected values in [0, 1], got others")
+    outside = np.argwhere(~((values >= 0) & (values <= 1)))
+    if len(outside):
+        frame, joint = outside[0]
+        raise ValueError(
+            f"confidence: expected values in [0, 1], got {values[frame, joint]} in frame {frame}, "
+            f"joint {joint}"
+        )
     if not values.any():
         raise ValueError("confidence: expected a joint that is seen, all are missing (0)")
     return values

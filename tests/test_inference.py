@@ -1,5 +1,7 @@
 """Sampling for users: one compilation, weights that may change, batches of any size."""
 
+import tracemalloc
+
 import jax
 import numpy as np
 import pytest
@@ -135,9 +137,16 @@ def test_no_join_jumps():
 def test_ten_thousand_frames_never_ask_for_more_than_a_batch():
     sizes = []
     plan = plan_clip(10_000, length=27, overlap=6)
-    poses = clip_of(10_000, plan, 64, sizes)
+    tracemalloc.start()
+    try:
+        poses = clip_of(10_000, plan, 64, sizes)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
     assert poses.shape == (2, 10_000, 17, 3)
     assert set(sizes) == {64}
+    # The result, and beside it a few batches: not the answers of all windows, another 5 MB.
+    assert most < poses.nbytes + 4 * (64 * 27 * 17 * 3 * 2) * poses.itemsize
     with pytest.raises(ValueError, match="batch_size: expected at least 1"):
         clip_of(5, plan_clip(5, length=3), 0)
 
@@ -147,6 +156,8 @@ def test_windows_cut_from_blended_clips_are_those_clips():
     items = scored_items(all_frames(views), length=4)
     windows = list(sample_blended(KEY, per_window, items, batch_size=2, overlap=2))
     assert {w.shape for w in windows} == {(2, 2, 4, 17, 3)}
+    real = [inside for _, inside in items.rows(2)]
+    answers = np.concatenate([w[inside] for w, inside in zip(windows, real, strict=True)])
     plan = plan_clip(11, length=4, overlap=2)
     for number in range(3):
         start = number * len(plan.index)
@@ -161,6 +172,6 @@ def test_windows_cut_from_blended_clips_are_those_clips():
             plan,
             batch_size=8,
         )
-        found = np.concatenate(windows)[: len(items.items)][items.sequence == number]
+        found = answers[items.sequence == number]
         found = np.moveaxis(found, 1, 0).reshape(2, -1, 17, 3)
         np.testing.assert_allclose(found[:, :11], clip, atol=1e-5)

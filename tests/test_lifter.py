@@ -170,6 +170,8 @@ def test_an_overlap_must_fit_the_window(window_lifter):
         lift(window_lifter, CLIP, overlap=5)
     with pytest.raises(ValueError, match="overlap: expected 0 to 0, got 2"):
         lift(window_lifter, CLIP, overlap=2, causal=True)
+    with pytest.raises(TypeError, match=r"overlap: expected a whole number, got 2\.5"):
+        lift(window_lifter, CLIP, overlap=2.5)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,11 @@ def test_an_overlap_must_fit_the_window(window_lifter):
         ),
         ({"keypoints": KEYPOINTS[0]}, r"keypoints: expected \(F, J, 2\) with F >= 1"),
         ({"keypoints": KEYPOINTS[:0]}, r"keypoints: expected \(F, J, 2\) with F >= 1"),
-        ({"keypoints": np.full((2, 17, 2), np.nan)}, "keypoints: expected finite values"),
+        ({"keypoints": np.full((2, 17, 2), np.nan)}, r"keypoints: expected finite .* 33 other"),
+        (
+            {"keypoints": np.where(np.arange(34).reshape(17, 2) == 7, np.inf, KEYPOINTS)},
+            r"keypoints: expected finite values, got \[.*inf\] in frame 0, joint 3 \(right_ankle\)",
+        ),
         ({"keypoints": KEYPOINTS / 1000}, "keypoints: expected pixels, got no value above"),
         ({"num_hypotheses": 0}, "num_hypotheses: expected at least 1"),
         ({"skeleton": "spider_8"}, "spider_8"),
@@ -263,6 +269,31 @@ class TestMissingJoints:
         expected = self.lift(repairing[0], confidence=confidence)
         np.testing.assert_allclose(poses, expected, atol=1e-5)
 
+    def test_a_frame_that_nobody_was_seen_in_has_no_pose(self, repairing):
+        seen = self.SEEN.copy()
+        seen[3:5] = False
+        found = self.lift(repairing[0], confidence=seen)
+        assert np.isnan(found).any(axis=(0, 2, 3)).tolist() == [f in (3, 4) for f in range(11)]
+        others = [f for f in range(11) if f not in (3, 4)]
+        expected = self.lift(repairing[0], confidence=self.SEEN)
+        np.testing.assert_allclose(found[:, others], expected[:, others], atol=1e-5)
+
+    def test_windows_fill_a_gap_that_they_see_over(self, tmp_path):
+        """Nobody is seen in frames 2 to 8: three of the windows of five frames see nothing."""
+        config = WINDOWS.copy_and_resolve_references()
+        config.data.occlusion = ConfigDict({"pattern": "consecutive_frames"})
+        save(tmp_path, config)
+        lifter = posediff_jax.load(tmp_path)
+        seen = np.ones((13, 17))
+        seen[2:9] = 0
+        found = self.lift(lifter, CLIP, confidence=seen, overlap=4)
+        assert np.isfinite(found).all()
+        # Side by side, at 0, 5 and 8, the second one sees nothing.
+        seen[2:10] = 0
+        found = self.lift(lifter, CLIP, confidence=seen, overlap=0)
+        assert np.isnan(found).all(axis=(0, 2, 3)).tolist() == [5 <= f < 8 for f in range(13)]
+        assert np.isfinite(found[:, [*range(5), *range(8, 13)]]).all()
+
     def test_nothing_missing_changes_nothing(self, lifter, lifted):
         found = self.lift(lifter, confidence=np.full((11, 17), 0.3), num_hypotheses=3)
         np.testing.assert_allclose(found, lifted.poses, atol=1e-6)
@@ -290,7 +321,7 @@ class TestMissingJoints:
         ("confidence", "message"),
         [
             (np.ones((11, 16)), r"confidence: expected \(11, 17\) for these keypoints"),
-            (np.full((11, 17), 1.5), r"confidence: expected values in \[0, 1\]"),
+            (np.full((11, 17), 1.5), r"confidence: expected .*, got 1.5 in frame 0, joint 0"),
             (np.full((11, 17), np.nan), r"confidence: expected values in \[0, 1\]"),
             (np.zeros((11, 17)), "confidence: expected a joint that is seen"),
         ],

@@ -190,7 +190,10 @@ def _npz_views(
             take = f"data/{subject} {part}"
             pair = _entry(entries, f"{subject} {part}", path, "data")
             if not isinstance(pair, list | tuple | np.ndarray) or len(pair) != 2:
-                raise ValueError(f"{path}: key {take!r}: expected views and frames per second")
+                raise ValueError(
+                    f"{path}: key {take!r}: expected views and frames per second, got "
+                    f"{type(pair).__name__} of {np.size(pair)}"
+                )
             fps = np.asarray(pair[1])
             if fps.dtype.kind not in "iuf" or fps.size != 1 or not 0 < float(fps.item()) < 1e4:
                 raise ValueError(f"{path}: key {take!r}: expected frames per second, got {pair[1]}")
@@ -220,7 +223,10 @@ def _train_sequence(
     if lens is None:
         lens = fit_lens(joints.reshape(-1, 3), pixels.reshape(-1, 2))
     if lens is None:
-        raise ValueError(f"{label}: expected 3D joints of the 2D joints, got some no lens explains")
+        raise ValueError(
+            f"{label}: expected 3D joints that a lens projects on the 2D joints, got {len(joints)} "
+            f"frames of {name} that none does"
+        )
     focal, center = (np.asarray(values, np.float32) for values in lens)
     camera = jax.device_get(make_camera(focal, center, _TRAIN_SIZE))
     subject, part, _ = name.split("/")
@@ -266,8 +272,13 @@ def _check_test(
 ) -> tuple[NDArray, NDArray, NDArray[np.bool_]]:
     """Checks what is valid; the rest is that of the nearest valid frame where it is no number."""
     flags = np.asarray(valid)
-    if flags.dtype.kind not in "biuf" or not np.isin(flags, (0, 1)).all() or not flags.any():
-        raise ValueError(f"{path}: key {keys[2]!r}: expected some 1 and else 0, got other values")
+    known = flags.dtype.kind in "biuf" and np.isin(flags, (0, 1)).all()
+    if not known or not flags.any():
+        found = f"{sorted(set(flags.ravel().tolist()), key=str)[:5]} ({flags.dtype})"
+        raise ValueError(
+            f"{path}: key {keys[2]!r}: expected 1 for a valid frame, some of them, and else 0, got "
+            f"the values {found}"
+        )
     shown = flags.ravel().astype(bool)
     arrays = []
     for value, channels, key in ((pixels, 2, keys[0]), (joints, 3, keys[1])):

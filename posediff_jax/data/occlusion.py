@@ -7,6 +7,7 @@ screen units, the centre of the image (`MISSING`).
 
 import contextlib
 import dataclasses
+import numbers
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from posediff_jax.config import read_options
@@ -81,6 +83,13 @@ class Occlusion:
                 raise ValueError(
                     f"occlusion.{field}: expected one of {choices}, got {getattr(self, field)!r}"
                 )
+        for field, kind in (("rate", numbers.Real), ("span", numbers.Integral)):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise TypeError(
+                    f"occlusion.{field}: expected a {'whole ' if field == 'span' else ''}number, "
+                    f"got {value!r}"
+                )
         # Not `0 > rate or rate > 1`, which a NaN would pass.
         if not 0.0 <= self.rate <= 1.0:
             raise ValueError(f"occlusion.rate: expected a value in [0, 1], got {self.rate}")
@@ -90,6 +99,11 @@ class Occlusion:
             raise ValueError(
                 f"occlusion.span: expected 0 with {self.pattern!r}, only {_CONSECUTIVE} have "
                 f"spans, got {self.span}"
+            )
+        if self.starts == "all" and self.pattern not in (*_CONSECUTIVE, MIXED):
+            raise ValueError(
+                f"occlusion.starts: expected 'official' with {self.pattern!r}, only {_CONSECUTIVE} "
+                f"have spans, got {self.starts!r}"
             )
         if self.draw == "bernoulli" and self.pattern not in ("leg_and_arm", MIXED):
             raise ValueError(
@@ -106,8 +120,15 @@ class Occlusion:
         if self.pattern != MIXED:
             return (self,)
         draws = {"leg_and_arm": self.draw}
+        starts = dict.fromkeys(_CONSECUTIVE, self.starts)
         return tuple(
-            dataclasses.replace(self, pattern=name, rate=rate, draw=draws.get(name, "exact"))
+            dataclasses.replace(
+                self,
+                pattern=name,
+                rate=rate,
+                draw=draws.get(name, "exact"),
+                starts=starts.get(name, "official"),
+            )
             for name, rate in RATES.items()
         )
 
@@ -121,7 +142,8 @@ def read_occlusion(fields: Mapping[str, Any]) -> Occlusion:
     """Reads the section `data.occlusion` of a config.
 
     Args:
-      fields: Fields of `Occlusion`; the rate is by default the published one of the pattern.
+      fields: Fields of `Occlusion`; without a rate, or with None, it is the published one of the
+        pattern.
 
     Raises:
       ValueError: An unknown field, pattern, or convention of what a missing joint is, or a value
@@ -131,8 +153,13 @@ def read_occlusion(fields: Mapping[str, Any]) -> Occlusion:
     >>> read_occlusion({"pattern": "random"}).rate
     0.2
     """
+    if not isinstance(fields, Mapping | ConfigDict):
+        raise TypeError(f"data.occlusion: expected fields of Occlusion, got {fields!r}")
     given = dict(fields)
-    given.setdefault("rate", RATES.get(given.get("pattern", "none"), 0.0))
+    if given.get("rate") is None:
+        # Whatever else a pattern is, `Occlusion` refuses.
+        pattern = given.get("pattern", "none")
+        given["rate"] = RATES.get(pattern, 0.0) if isinstance(pattern, str) else 0.0
     return read_options(Occlusion, given, where="data.occlusion")
 
 
@@ -235,8 +262,9 @@ def visible_joints_on_host(
     Returns:
       As `visible_joints`; errors as in it.
     """
-    with _on_host():
-        seen = visible_joints(
+    # A process may prefer draws that depend on the batch.
+    with _on_host(), jax.threefry_partitionable(True):
+        seen = _visible_joints(
             occlusion_key(seed, stream, epoch),
             jnp.asarray(index),
             occlusion,
@@ -244,6 +272,10 @@ def visible_joints_on_host(
             skeleton=skeleton,
         )
         return np.asarray(seen)
+
+
+# Traced each time, the draws would take a tenth of a training step.
+_visible_joints = jax.jit(visible_joints, static_argnames=("occlusion", "num_frames", "skeleton"))
 
 
 def keep_random(uniform: Array, rate: float) -> Array:

@@ -1,5 +1,6 @@
 """Items to evaluate: windows of sequences, and which of their frames count."""
 
+import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -115,10 +116,11 @@ class ScoredItems(NamedTuple):
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         count = len(self.items)
-        ends = np.append(np.flatnonzero(np.diff(self.groups(batch_size))) + 1, count)
+        # Where a group ends, and the last one.
+        ends = [*(np.flatnonzero(np.diff(self.groups(batch_size))) + 1).tolist(), count]
         first = 0
         while first < count:
-            end = ends[np.searchsorted(ends, first + batch_size, side="right") - 1]
+            end = ends[bisect.bisect_right(ends, first + batch_size) - 1]
             rows = np.arange(first, first + batch_size)
             yield np.minimum(rows, end - 1), rows < end
             first = end

@@ -28,6 +28,7 @@ def window_starts(
       `(W,)`; negative with "split" and "causal".
 
     Raises:
+      TypeError: A number is not a whole one.
       ValueError: A number is less than 1, `pad` is unknown, or "split" or "causal" with another
         stride.
 
@@ -37,6 +38,7 @@ def window_starts(
     if stride is None:
         stride = 1 if pad == "causal" else length
     for name, value in (("num_frames", num_frames), ("length", length), ("stride", stride)):
+        _check_whole(name, value)
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     if pad not in PADDINGS:
@@ -77,7 +79,8 @@ def windows(
       Indices `(W, length)` in [0, F) and mask `(W, length)`, 1.0 for real frames.
 
     Raises:
-      ValueError: As for `window_starts`.
+      TypeError: As for `window_starts`.
+      ValueError: Likewise.
 
     >>> index, mask = windows(4, length=3)
     >>> index.tolist(), mask.tolist()
@@ -135,12 +138,15 @@ def plan_clip(num_frames: int, *, length: int, overlap: int = 0, causal: bool = 
         frames, so that later frames change nothing. The first ones repeat the first frame.
 
     Raises:
+      TypeError: A number is not a whole one.
       ValueError: A number is less than 1, `overlap` is not in [0, length), or not 0 with `causal`.
 
     >>> plan = plan_clip(5, length=3, overlap=1)
     >>> plan.index.tolist(), plan.weight.tolist()
     ([[0, 1, 2], [2, 3, 4]], [[1.0, 1.0, 0.5], [0.5, 1.0, 1.0]])
     """
+    _check_whole("overlap", overlap)
+    _check_whole("length", length)
     most = 0 if causal else max(length - 1, 0)
     if not 0 <= overlap <= most:
         raise ValueError(f"overlap: expected 0 to {most}, got {overlap}")
@@ -154,3 +160,26 @@ def plan_clip(num_frames: int, *, length: int, overlap: int = 0, causal: bool = 
         total = np.bincount(index.ravel(), weights=rising.ravel(), minlength=num_frames)
         weight = rising / total[index]
     return ClipPlan(index, mask, weight.astype(np.float32))
+
+
+def heard_only(plan: ClipPlan, heard: NDArray[np.bool_]) -> ClipPlan:
+    """The same windows, where some have nothing to say: the others share their weight.
+
+    Args:
+      plan: The windows.
+      heard: False for a window that has nothing to say, `(W,)`.
+
+    Returns:
+      The plan; a frame of which no window that is heard says anything has weight 0 in all.
+    """
+    if heard.all():
+        return plan
+    weight = plan.weight * heard[:, None]
+    total = np.bincount(plan.index.ravel(), weights=weight.ravel())
+    scale = np.where(total > 0, total, 1)[plan.index]
+    return dataclasses.replace(plan, weight=(weight / scale).astype(np.float32))
+
+
+def _check_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: expected a whole number, got {value!r}")

@@ -235,20 +235,30 @@ def centre_groups(model: ScoreMLP, variables: Variables) -> tuple[ScoreMLP, dict
       variables: Its weights; kernels `(C_in, C)` and biases `(C,)` before a norm are replaced.
 
     Returns:
-      The network to apply and its weights: equal outputs but for rounding.
+      The network to apply and its weights: equal outputs but for rounding. Weights of fewer bits
+      become float32, so that they are not rounded again.
 
     Raises:
-      ValueError: The weights are centred already.
+      ValueError: The weights are centred already, or are not those of such a network.
     """
     if model.centred:
         raise ValueError("model: expected centred=False, these weights are centred already")
+    found = sorted(variables.get("params", {}))
+    expected = [f"layers_{n}" for n in range(1 + 2 * model.num_blocks)]
+    if not set(expected) <= set(found):
+        raise ValueError(f"variables: expected params with {expected}, got {found}")
 
     def centre(weights: Array) -> Array:
+        if weights.shape[-1] != model.width:
+            raise ValueError(
+                f"variables: expected layers of width {model.width}, got {weights.shape}"
+            )
+        weights = weights.astype(jnp.promote_types(weights.dtype, jnp.float32))
         means = _group_means(weights, model.groups)
         return (_grouped(weights, model.groups) - means).reshape(weights.shape)
 
     params = dict(variables["params"])
-    for name in [name for name in params if name.startswith("layers_")]:
+    for name in expected:
         parts = dict(params[name])
         linear = {part: parts[part] for part in parts if part != "norm"}
         params[name] = parts | jax.tree.map(centre, linear)

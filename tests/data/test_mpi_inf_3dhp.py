@@ -166,8 +166,8 @@ def no_sequence(data):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (no_valid, "key 'data/TS2/valid': expected some 1 and else 0"),
-        (half_valid, "key 'data/TS2/valid': expected some 1 and else 0"),
+        (no_valid, r"key 'data/TS2/valid': expected 1 for a valid frame, .* the values \[0.0\]"),
+        (half_valid, r"key 'data/TS2/valid': expected 1 .* got the values \[0.0, 0.5, 1.0\]"),
         (
             nan_where_valid,
             r"key 'data/TS3/data_3d': expected finite values, got nan at index \(3, 4",

@@ -87,6 +87,10 @@ class TestScoredMasks:
             for pattern, mask in self.masks([5]).items():
                 np.testing.assert_array_equal(mask, together[pattern][5:6])
 
+    def test_do_not_depend_on_how_the_process_draws(self):
+        with jax.threefry_partitionable(False):
+            self.test_never_change()
+
 
 def test_what_hides_nothing_says_so():
     """Weights that were trained so are not taken for ones that know missing joints."""
@@ -101,8 +105,19 @@ def test_configs_have_all_fields():
     """So that each of them is a flag."""
     config = ConfigDict({"data": {}})
     occluded.VARIANTS["occluded_leg_and_arm"](config)
-    expected = Occlusion("leg_and_arm", RATES["leg_and_arm"])
-    assert config.data.occlusion.to_dict() == dataclasses.asdict(expected)
+    fields = config.data.occlusion.to_dict()
+    assert set(fields) == {f.name for f in dataclasses.fields(Occlusion)}
+    assert read_occlusion(fields) == Occlusion("leg_and_arm", RATES["leg_and_arm"])
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_flag_that_names_another_pattern_brings_its_rate(pattern):
+    config = ConfigDict({"data": {}})
+    occluded.VARIANTS["occluded_none"](config)
+    config.data.occlusion.pattern = pattern
+    assert read_occlusion(config.data.occlusion) == read_occlusion({"pattern": pattern})
+    config.data.occlusion.update(pattern="random", rate=0.3)
+    assert read_occlusion(config.data.occlusion).rate == 0.3
 
 
 class TestPublishedRules:
@@ -189,8 +204,8 @@ class TestPublishedRules:
         assert limbs_of(mask) == (1, 2, 3, 10, 11, 12)
         assert limbs_of(hidden("consecutive_leg", 3, skeleton=COCO_17)) == (12, 14, 16)
 
-    def test_the_configs_have_the_published_rates(self):
-        assert {**RATES, "all": 0.0} == occluded.RATES
+    def test_the_configs_know_all_patterns(self):
+        assert occluded.PATTERNS == PATTERNS
 
 
 class TestFunctionOfKeyAndItem:
@@ -318,6 +333,7 @@ class TestRefusals:
             ({"pattern": "random", "draw": "bernoulli"}, "'bernoulli' is a form of 'leg_and_arm'"),
             ({"pattern": "leg_and_arm", "draw": "often"}, "occlusion.draw: expected one of"),
             ({"pattern": "consecutive_leg", "starts": "some"}, "occlusion.starts: expected one"),
+            ({"pattern": "random", "starts": "all"}, "occlusion.starts: expected 'official' with"),
             ({"pattern": "random", "missing": "mean"}, "occlusion.missing: expected one of"),
             ({"pattern": "random", "miss_rate": 20}, r"data\.occlusion\.miss_rate: unknown field"),
         ],
@@ -329,6 +345,15 @@ class TestRefusals:
     def test_types(self):
         with pytest.raises(TypeError, match=r"data\.occlusion\.rate: expected float, got 'half'"):
             read_occlusion({"pattern": "random", "rate": "half"})
+        with pytest.raises(TypeError, match=r"data\.occlusion\.pattern: expected str, got \["):
+            read_occlusion({"pattern": ["random"]})
+        with pytest.raises(TypeError, match=r"data\.occlusion: expected fields of Occlusion"):
+            read_occlusion("random")
+        with pytest.raises(TypeError, match=r"occlusion\.span: expected a whole number, got 2\.5"):
+            Occlusion("consecutive_leg", span=2.5)
+        for rate in ("0.2", True):
+            with pytest.raises(TypeError, match=r"occlusion\.rate: expected a number, got "):
+                Occlusion("random", rate)
 
     def test_a_span_longer_than_the_clip(self):
         for draw in (

@@ -1,5 +1,7 @@
 """Windows to evaluate: every scored frame once, padding never."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,26 @@ def test_batches_show_the_frames_themselves(batch_size):
         found.append(np.asarray(batch.pose)[frames])
     expected = np.concatenate([s.pose[::2] for s in VIEWS.sequences])
     np.testing.assert_array_equal(np.concatenate(found), expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 5, 7, 50])
+def test_batches_cut_no_group(batch_size):
+    """Seven windows of each of three sequences: groups of four and three."""
+    items = scored_items(all_frames(VIEWS))
+    groups = items.groups(batch_size)
+    shared = min(4, batch_size)
+    assert np.bincount(groups).max() == shared
+    for first in range(0, 21, 7):
+        expected = groups[first] + np.arange(7) // shared
+        np.testing.assert_array_equal(groups[first : first + 7], expected)
+    rows = [r[inside] for r, inside in items.rows(batch_size)]
+    assert np.concatenate(rows).tolist() == list(range(21))
+    of_batches = [set(groups[r].tolist()) for r in rows]
+    assert sum(map(len, of_batches)) == len(set().union(*of_batches))
+    # As full as they can be.
+    for these, following in itertools.pairwise(rows):
+        next_group = np.count_nonzero(groups == groups[following[0]])
+        assert len(these) + next_group > batch_size
 
 
 def test_one_window_in_some():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from posediff_jax.data.windows import plan_clip, windows
+from posediff_jax.data.windows import heard_only, plan_clip, window_starts, windows
 
 LENGTHS = [(f, n, s) for f in (1, 2, 7, 12) for n in (1, 3, 9) for s in (1, 2, None)]
 
@@ -137,3 +137,27 @@ def test_a_causal_plan_takes_the_last_frame_of_each_window():
 def test_plans_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         plan_clip(5, length=3, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: plan_clip(13, length=9, overlap=2.5), "overlap"),
+        (lambda: plan_clip(13, length=9, overlap="3"), "overlap"),
+        (lambda: plan_clip(13, length=9.0), "length"),
+        (lambda: window_starts(13, length=9, stride=6.5), "stride"),
+        (lambda: window_starts(True, length=9), "num_frames"),
+    ],
+)
+def test_numbers_that_are_not_whole_are_refused(call, name):
+    with pytest.raises(TypeError, match=f"{name}: expected a whole number, got "):
+        call()
+
+
+def test_windows_with_nothing_to_say_leave_their_weight_to_the_others():
+    plan = plan_clip(9, length=3, overlap=1)  # windows at 0, 2, 4, 6
+    assert heard_only(plan, np.ones(4, bool)) is plan
+    some = heard_only(plan, np.array([True, False, False, True]))
+    assert some.weight.tolist() == [[1, 1, 1], [0, 0, 0], [0, 0, 0], [1, 1, 1]]
+    shares = np.bincount(some.index.ravel(), weights=some.weight.ravel())
+    assert shares.tolist() == [1, 1, 1, 0, 0, 0, 1, 1, 1]

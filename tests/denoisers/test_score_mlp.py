@@ -156,6 +156,18 @@ class TestCentreGroups:
         with pytest.raises(ValueError, match="centred already"):
             centre_groups(*centre_groups(MODEL, variables))
 
+    def test_does_not_round_narrow_weights_again(self, variables, poses):
+        narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), variables)
+        centred, moved = centre_groups(MODEL, narrow)
+        expected = MODEL.apply(narrow, poses, 0.5)
+        np.testing.assert_allclose(centred.apply(moved, poses, 0.5), expected, atol=1e-5)
+
+    def test_refuses_weights_of_another_network(self, variables):
+        with pytest.raises(ValueError, match=r"variables: expected params with \['layers_0'"):
+            centre_groups(MODEL, variables["params"])
+        with pytest.raises(ValueError, match="variables: expected layers of width 64, got"):
+            centre_groups(MODEL.clone(width=64), variables)
+
 
 def test_dropout_only_in_training(variables, poses):
     def run(seed, train):

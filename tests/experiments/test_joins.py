@@ -1,5 +1,6 @@
 """Joins of long clips: where they are, and what they are compared with, by hand."""
 
+import dataclasses
 import json
 
 import jax
@@ -84,6 +85,19 @@ def test_jumps_between_windows_are_errors_at_joins_alone(views):
     assert rows["causal", "first"]["mpjpe"] == pytest.approx(6, abs=1e-3)
 
 
+def test_views_of_a_clip_are_one_sample(views):
+    named = tuple(
+        dataclasses.replace(s, name=name)
+        for s, name in zip(
+            views.views.sequences, ("walk/view0", "run/view0", "walk/view1"), strict=True
+        )
+    )
+    found = jumping(views._replace(views=PoseSequences(named, H36M_17)), overlap=0)
+    assert [len(x) for x in found["first"]["joins"]] == [2 * 3]
+    (row,) = (r for r in joins.compare({"side by side": found}) if r["pose"] == "first")
+    assert row["standard_error"] is None
+
+
 def test_frames_whose_pose_is_not_known_are_left_out(views):
     known = tuple(np.arange(FRAMES) != 4 for _ in range(3))
     found = jumping(views._replace(known=known), overlap=0)
@@ -106,7 +120,7 @@ def test_a_difference_within_two_standard_errors_is_none(difference, error, expe
     assert joins.difference_text(row) == expected
 
 
-def test_the_standard_error_is_over_sequences():
+def test_the_standard_error_is_over_clips():
     def errors(*values):
         empty = [np.zeros(0)] * 3
         inside = [np.full(4, 0.001)] * 3
@@ -147,8 +161,9 @@ def test_tiny(tmp_path, capsys):
     assert "velocity errors" in capsys.readouterr().out
     side, half, causal = (row for row in result["rows"] if row["pose"] == "first")
     assert side["inside"] > 0
-    assert half["joins"] > 0
+    # Steps are the same ones, in other places.
+    assert side["all"] != half["all"]
     assert {p.name for p in tmp_path.iterdir()} == {"checkpoints", "joins.json"}
     assert 0 < side["num_joins"] < half["num_joins"] < causal["num_joins"]
     assert causal["num_joins"] == result["frames"] - result["sequences"]
-    assert causal["all"] == causal["joins"]
+    assert (causal["inside"], causal["blended"]) == (None, None)

@@ -10,7 +10,7 @@ import pytest
 from experiments import evaluate, occlusion
 from experiments.occlusion_study import PATTERNS, Study, supervised, wrapper
 from experiments.runs import folder_of
-from posediff_jax.data.occlusion import RATES
+from posediff_jax.data.occlusion import RATES, read_occlusion
 from posediff_jax.training import load_variables
 from tests.fakes import write_fake_human36m
 
@@ -129,7 +129,8 @@ def test_networks_differ_in_what_their_table_is_about(tmp_path):
     assert (weighted.sampler.flip, weighted.loss.joint_weights) == (True, "mixste")
     vanilla, own = (study.config_of(wrapper("random", lifter), 1) for lifter in ("none", ""))
     assert vanilla.frozen.checkpoint != own.frozen.checkpoint
-    assert (own.seed, own.data.occlusion.rate, own.training.num_steps) == (1, 0.2, 3500)
+    assert (own.seed, own.training.num_steps) == (1, 3500)
+    assert read_occlusion(own.data.occlusion).rate == 0.2
     assert own.data == study.config_of(supervised("random"), 1).data
     assert tuple(PATTERNS) == tuple(RATES)
 

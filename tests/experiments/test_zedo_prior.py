@@ -101,6 +101,13 @@ def test_a_loaded_checkpoint_lifts_from_given_anchors(workdir):
     lifter = posediff_jax.load(workdir, frozen={"anchors": training_items().pose[:3]}, batch_size=2)
     lifted = lifter(keypoints, camera=camera, key=jax.random.key(0), num_hypotheses=3)
     assert lifted.poses.shape == (3, 2, 17, 3)
+    # Without the pelvis, which the first fit begins with, it takes what is seen.
+    seen = np.ones((2, 17))
+    seen[1, 0] = 0
+    repaired = lifter(
+        keypoints, camera=camera, key=jax.random.key(0), num_hypotheses=3, confidence=seen
+    )
+    assert np.isfinite(repaired.poses).all()
     with pytest.raises(ValueError, match="frozen: expected anchors to start from"):
         posediff_jax.load(workdir)(keypoints, camera=camera, key=jax.random.key(0))
 

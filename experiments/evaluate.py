@@ -10,7 +10,6 @@ made again from the start.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -124,7 +123,7 @@ def run(
         sampled = sample_blended(key, draw, items, batch_size=size, overlap=shared)
     else:
         sampled = (draw(key, batch).samples for batch, _ in items.batches(size))
-    total = math.ceil(len(items.items) / size)
+    total = sum(1 for _ in items.rows(size))
     sampled = iter(track(sampled, f"sampling H = {num_hypotheses}", total=total))
     official = protocol == "diffupose_official"
     scores = score_items(items, sampled, batch_size=size, official=official)
@@ -240,7 +239,9 @@ def define_flags() -> None:
     flags.DEFINE_integer("overlap", None, "Frames that windows of 'blend' share; half by default.")
     flags.DEFINE_integer("every", 1, "Score one window in so many.")
     flags.DEFINE_string("anchors", "", "ZeDO: a file by experiments.anchors.")
-    flags.DEFINE_integer("batch_size", 0, "Windows sampled at once; 0: as the config says.")
+    flags.DEFINE_integer(
+        "batch_size", 0, "Windows sampled at once, best a multiple of 4; 0: as the config says."
+    )
     flags.DEFINE_string("out", "", "Where the JSON goes.")
     flags.DEFINE_multi_string(
         "sampler", [], "A sampler option to change, such as num_steps=10 or name=ddpm."

@@ -16,6 +16,10 @@ from ml_collections import ConfigDict
 
 from experiments import evaluate, train
 from experiments.common import write_json
+from experiments.data import complete_occlusion
+
+# Said beside differences between single seeds, which are all shown.
+ONE_SEED = "one seed: how far seeds lie apart is not known, a difference may be chance"
 
 
 class Model(NamedTuple):
@@ -57,7 +61,8 @@ def folder_of(config: ConfigDict, workdir: str | Path) -> Path:
     That is where data and other runs are, and how often it is logged and saved. So a `workdir` is
     for one copy of the data.
     """
-    fields = config.to_dict()
+    # With the rates that a pattern has by default, as a checkpoint holds it.
+    fields = complete_occlusion(config).to_dict()
     watched = ("log_every", "save_every")
     fields["training"] = {k: v for k, v in fields["training"].items() if k not in watched}
     fields["data"] = {k: v for k, v in fields["data"].items() if k != "root"}
@@ -121,7 +126,7 @@ def scored(
     if failed:
         raise ValueError(
             f"{figures}: expected a finite answer for all frames, got none for {failed} of "
-            f"{summary['num_frames']}"
+            f"{summary['num_frames']}; without that file they are scored again"
         )
     return summary
 

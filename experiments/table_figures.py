@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from experiments.runs import difference, spread
+from experiments.runs import ONE_SEED, difference, spread
 from posediff_jax.evaluation.report import print_whole
 from posediff_jax.training import read_metrics
 from posediff_jax.visualize import Line, plot_lines
@@ -107,6 +107,7 @@ def show_rules(runs: Runs, scored: AllScored, sampled: Sampled) -> None:
     if not found:
         return
     shared = next(of[0]["shared"] for of in summaries.values() if of)
+    single = any(len(of) == 1 for of in summaries.values())
     published = ", ".join(
         f"{name} {p[0]:.1f} / {p[1]:.1f}"
         for name in found
@@ -117,7 +118,7 @@ def show_rules(runs: Runs, scored: AllScored, sampled: Sampled) -> None:
         caption=f"{_SPREAD}; P-MPJPE: of the pose that a rule made (P-Best: the least); aligned "
         "first: of joints of aligned hypotheses, as published; a few windows: one hypothesis for "
         f"{shared} windows of a sequence | the paper's on Human3.6M, J-Agg at the true root: "
-        f"{published or '-'}",
+        f"{published or '-'}" + (f" | {ONE_SEED}" if single else ""),
     )
     metrics = [
         m for m in METRICS if all(m in rule for by in found.values() for _, rule in by.values())
@@ -169,11 +170,13 @@ def read_rules(
 ) -> dict[str, tuple[tuple[str, ...], dict[str, list[float]]]]:
     """By rule what it needs, and by metric the figures of all seeds, millimetres.
 
-    A rule is left out where a seed lacks it: it was scored before there was that rule.
+    A rule is left out where a seed lacks it: it was scored before there was that rule. So is the
+    released one where not all windows are scored, for then none are together.
     """
     found = {}
     for rule in summaries[0]["rules"] if summaries else ():
-        if all(rule in summary["rules"] for summary in summaries):
+        apart = rule == "p_best_batch" and any(s.get("every", 1) > 1 for s in summaries)
+        if not apart and all(rule in summary["rules"] for summary in summaries):
             figures = [summary["rules"][rule] for summary in summaries]
             needs = tuple(summaries[0]["needs"]["rules"][rule])
             found[rule] = (
@@ -254,7 +257,9 @@ def _summaries(runs: Runs, scored: AllScored, key: Key, sampled: Sampled) -> lis
 
 def _print_compared(title: str, heads: Sequence[str], rows: Mapping[str, NDArray]) -> None:
     """Prints `(S, columns)` of each row, and differences from the first row."""
-    table = Table(title=title, caption=f"{_SPREAD}, difference from the first row")
+    single = any(len(values) == 1 for values in rows.values())
+    caption = f"{_SPREAD}, difference from the first row" + (f" | {ONE_SEED}" if single else "")
+    table = Table(title=title, caption=caption)
     table.add_column("", no_wrap=True)
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)

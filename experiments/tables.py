@@ -22,7 +22,7 @@ from rich.table import Table
 
 from experiments import table_figures
 from experiments.common import start
-from experiments.runs import Model, difference, folder_of, make_config, scored, spread
+from experiments.runs import ONE_SEED, Model, difference, folder_of, make_config, scored, spread
 from experiments.table_figures import Scored
 from posediff_jax.evaluation.report import print_whole
 
@@ -59,8 +59,6 @@ _CAPTION = (
     "J-Agg at the true root | difference: from the first row, DDHPose's from D3DP's at the same "
     "H, W | from 1, 1: of the same network, on the same windows | *4: one window in 4 scored"
 )
-# Said of single seeds, whose differences are all shown.
-_ONE_SEED = " | one seed: how far seeds lie apart is not known, a difference may be chance"
 # The last window of a sequence is moved back, as published.
 _WINDOWS = "shift"
 TABLES: Mapping[str, tuple[Row, ...]] = {
@@ -217,7 +215,7 @@ def score(
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints the mean over seeds, half their range, and differences."""
     one_seed = any(len(row["mpjpe"]) == 1 for row in rows)
-    table = Table(title=title, caption=_CAPTION + (_ONE_SEED if one_seed else ""))
+    table = Table(title=title, caption=_CAPTION + (f" | {ONE_SEED}" if one_seed else ""))
     several = any((row["H"], row["W"]) != ONE for row in rows)
     columns = ("difference", *(("from 1, 1",) if several else ()), "paper")
     metrics = (head for name in ("MPJPE", "P-MPJPE") for head in (name, *columns))

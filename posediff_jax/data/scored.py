@@ -71,7 +71,8 @@ class ScoredItems(NamedTuple):
     def every(self, count: int) -> "ScoredItems":
         """One window in `count`, for sampling that would take too long on all of them.
 
-        A velocity over the border of two windows is lost unless both are kept.
+        A velocity over the border of two windows is lost unless both are kept, and windows are
+        no longer beside each other, so that each is a group of its own.
 
         Raises:
           ValueError: `count` is less than 1, or no scored frame is left.
@@ -87,6 +88,7 @@ class ScoredItems(NamedTuple):
             sequence=self.sequence[kept],
             start=self.start[kept],
             before=self.before[kept],
+            shared=self.shared if count == 1 else 1,
         )
 
     def batches(self, batch_size: int) -> Iterator[tuple[PoseBatch, NDArray[np.bool_]]]:

@@ -145,7 +145,8 @@ def score_items(
     Args:
       items: What is scored; poses must be known.
       sampled: For each of `items.batches(batch_size)` in order the hypotheses `(B, H, F, J, 3)`,
-        metres. May be a generator: one batch is in memory at a time.
+        metres; a batch may have gaps (`items.rows`). May be a generator: one batch is in memory at
+        a time.
       batch_size: B. Nothing depends on it, unless it is below `items.shared`: so many windows share
         a hypothesis of "p_best_batch".
       official: Apply `protocols.diffupose_official` first, which USES the true depth of the root,
@@ -156,7 +157,7 @@ def score_items(
 
     Raises:
       ValueError: Poses or (for `official`) roots are not known, `official` for hidden joints, or
-        there are fewer batches of hypotheses than of items.
+        the batches of hypotheses are not as many and as large as those of items.
     """
     occlusion = items.table.occlusion
     if official and occlusion is not None and occlusion.hides:
@@ -174,6 +175,10 @@ def score_items(
         hypotheses = next(hypotheses_of, None)
         if hypotheses is None:
             raise ValueError(f"sampled: expected one array for each batch, got {number}")
+        if len(hypotheses) != batch_size:
+            raise ValueError(
+                f"sampled: expected {batch_size} items in a batch, got {np.shape(hypotheses)}"
+            )
         scores = _score_batch(
             hypotheses,
             batch,
@@ -190,6 +195,8 @@ def score_items(
         # A frame without an answer (NaN) has no ranks.
         answered = frames & np.isfinite(hypotheses).all(axis=(1, 3, 4))
         counts.append(np.bincount(np.asarray(ranks)[answered].ravel(), minlength=num_ranks))
+    if next(hypotheses_of, None) is not None:
+        raise ValueError(f"sampled: expected {len(parts)} batches, one for each of items, got more")
     joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
     sequence, frame = _places(items)
     values = {rule: dict(found) for rule, found in joined["values"].items()}

@@ -183,7 +183,8 @@ def _print_groups(summary: Mapping[str, Any], metric: str, title: str) -> None:
 def _print_metrics(summary: Mapping[str, Any], title: str, metrics: Sequence[str]) -> None:
     caption = _caption(summary, metrics)
     if "p_best_batch" in summary["rules"]:
-        caption += f"; p_best_batch: one hypothesis for {summary['shared']} windows of a sequence"
+        shared = summary.get("shared", "some")
+        caption += f"; p_best_batch: one hypothesis for {shared} windows of a sequence"
     table = Table(title=title, caption=caption)
     table.add_column("rule", no_wrap=True)
     for metric in metrics:

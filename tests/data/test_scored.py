@@ -114,6 +114,7 @@ def test_one_window_in_some():
     batch, _ = next(some.batches(2))
     np.testing.assert_array_equal(batch.index, items.items[chosen[:2]])
     assert items.every(1).num_frames == items.num_frames
+    assert (items.every(1).shared, some.shared) == (4, 1)
     with pytest.raises(ValueError, match="every: expected at least 1, got 0"):
         items.every(0)
     # Of the first window the frame before a scored one alone is asked for.

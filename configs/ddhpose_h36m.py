@@ -1,5 +1,7 @@
 """DDHPose on Human3.6M: the released recipe, for those who hold the files of VideoPose3D.
 
+But for the gradient: the release's is `--config.loss.gradient=loss_times`.
+
 Command:  python -m experiments.train --config=configs/ddhpose_h36m.py:cpn \
               --config.data.root=DIR --workdir=runs/ddhpose_h36m
           python -m experiments.evaluate --checkpoint=runs/ddhpose_h36m \

@@ -8,7 +8,8 @@ Hardware: one GPU; not run by us.
 Expected: the authors report 51.2 mm (CPN keypoints, H = 5), with a symmetry gap and a deviation
           of segment lengths of 12.4 mm and 3.2 mm.
 
-FOLDER is a run of `mixste_h36m:diffhpe`, or an `.npz` file, see `diffhpe_wrapper_cmu`.
+FOLDER is a run of `mixste_h36m.py:cpn,diffhpe` (of the same keypoints), or an `.npz` file, see
+`diffhpe_wrapper_cmu`.
 
 Subject S8 chooses the checkpoint; the release trains on all five subjects and chooses by the test
 subjects (`select_on_test`). Arguments as of `diffhpe_wrapper_cmu`, and `cpn` or `gt` (keypoints),

@@ -6,8 +6,10 @@ Command:  python -m experiments.train --config=configs/diffupose_cmu.py \
 Hardware: 2 CPU cores, 30 minutes.
 Expected: see experiments/README.md.
 
-The argument names variants, joined by commas: `configs/diffupose_cmu.py:width256,linear`.
-`tiny` shrinks everything to seconds, for tests.
+The argument names variants, joined by commas: `configs/diffupose_cmu.py:width256,linear`. Networks:
+`width64`, `width128`, `width256`, `width384`, `vanilla` (graph convolution), `unet`, `modgcn` and
+`mlp` (regression). `linear` (schedule), `constant` (learning rate), `occluded_random` (see
+`configs/occluded.py`). `tiny` shrinks everything to seconds, for tests.
 """
 
 from ml_collections import ConfigDict
@@ -82,14 +84,14 @@ def _tiny(config: ConfigDict) -> None:
 
 
 def _mlp(config: ConfigDict) -> None:
-    """Residual MLP regression at equal budget."""
+    """Residual MLP regression."""
     config.system = "residual_mlp"
     config.model = ConfigDict({"width": 1024, "num_blocks": 2})
     _regression(config)
 
 
 def _modgcn(config: ConfigDict) -> None:
-    """Modulated-GCN regression of equal width and budget."""
+    """Modulated-GCN regression of equal width."""
     config.system = "modgcn"
     config.model = ConfigDict({"variant": "gt", "width": 128, "num_blocks": 4})
     _regression(config)

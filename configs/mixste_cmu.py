@@ -9,8 +9,8 @@ Expected: see experiments/README.md.
 
 Arguments, joined by commas: `small` (27 frames, width 64, depth 4), `tiny` (seconds, for tests),
 `diffhpe` (27 frames, width 64, depth 8, and the plain loss, without flipping: the lifter that
-DiffHPE-Wrapper is built on, on batches of 25 windows), `weighted` (that, with the loss of MixSTE
-and its flipping in the test), `frames243` (either, on DiffHPE's long windows); and those of
+DiffHPE-Wrapper is built on, on batches of 25 windows), `diffhpe,weighted` (that, with the loss of
+MixSTE and its flipping in the test), `frames243` (either, on DiffHPE's long windows); and those of
 `configs/occluded.py`.
 """
 

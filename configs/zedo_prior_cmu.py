@@ -2,17 +2,21 @@
 
 Command:  python -m experiments.train --config=configs/zedo_prior_cmu.py \
               --config.data.root=../shared/data/cmu17 --workdir=runs/zedo_prior_cmu
-          for S in 1 10 50: python -m experiments.anchors --config=configs/zedo_prior_cmu.py \
-              --config.data.root=../shared/data/cmu17 --num=S --output=runs/anchors_S.npz
+          for S in 1 10 50; do
+              python -m experiments.anchors --config=configs/zedo_prior_cmu.py \
+                  --config.data.root=../shared/data/cmu17 --num=$S --output=runs/anchors_$S.npz
+          done
           python -m experiments.export_assets --checkpoint=runs/zedo_prior_cmu \
               --anchors=runs/anchors_1.npz,runs/anchors_10.npz,runs/anchors_50.npz
+          (writes over the package's weights; `--output=DIR` elsewhere)
 Hardware: 2 CPU cores, at most 60 minutes.
 Expected: see posediff_jax/assets/README.md.
 
 The training clips of `cmu17` (never its validation clips) and as many frames of procedural people
 who sit, crouch, lean, reach down and kneel. Level cameras see them; each time a pose is used it is
 that of another body, turned about the vertical, tilted as a camera is, and now and then turned any
-way. `tiny` shrinks everything to seconds, for tests; `cmuonly` leaves the procedural people out.
+way. `tiny` shrinks everything to seconds, for tests; `cmuonly` leaves the procedural people out,
+`norotation` turns nobody any way.
 """
 
 from ml_collections import ConfigDict

@@ -8,9 +8,10 @@ Expected: see experiments/README.md.
 
 The argument names variants, joined by commas: `configs/zedo_prior_synthetic.py:cmu17,ddpm` (with
 `--config.data.root=DIR`). `ddpm` lifts by ancestral steps with their noise, as Table 5 has it; give
-`--sampler=noisy=False` to `experiments.evaluate` for the same steps without. `tiny` shrinks
-everything to seconds, for tests. The published network has width 1024, embedding 512 and dropout
-0.25, and 5000 epochs of batches of 50000 poses at 2e-4.
+`--sampler=noisy=False` to `experiments.evaluate` for the same steps without. `norotation` turns no
+pose in training. `tiny` shrinks everything to seconds, for tests. `published` has the published
+network (width 1024, embedding 512, dropout 0.25), which had 5000 epochs of batches of 50000 poses
+at 2e-4.
 """
 
 from ml_collections import ConfigDict

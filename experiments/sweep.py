@@ -1,7 +1,10 @@
 """Random search over learning rate and dropout (DiffHPE, section 4.2), resumable.
 
-python -m experiments.sweep --config=configs/mixste_cmu.py:small --workdir=runs/sweep \
-    --num_trials=20 [--learning_rate=1e-5,1e-2] [--dropout=0,0.5] [--dropout_field=model.drop_path]
+python -m experiments.sweep --config=configs/mixste_cmu.py:small \
+    --config.data.root=../shared/data/cmu17 --dropout_field=model.drop_path --num_trials=20 \
+    --workdir=runs/sweep [--learning_rate=1e-5,1e-2] [--dropout=0,0.5]
+
+The field of dropout is by default DiffHPE's, `model.dropout`.
 
 Each trial is a run of `experiments.train` in a folder of its own, chosen by held-out data (the
 authors searched on the test subjects). `sweep.jsonl` has one line for each finished trial; the same

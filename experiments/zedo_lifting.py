@@ -75,7 +75,7 @@ def load_frames(
 
     Args:
       config: Whose data is scored.
-      protocol: See `experiments.data`; empty for the first one.
+      protocol: See `experiments.data`; empty for `default_protocol`.
       frames: How many frames; 0 for all.
       batch_size: Frames in a batch; the last batch repeats its last frame, with mask 0.
     """

@@ -39,7 +39,7 @@ class LiftedPerson:
       root: Where its root is, `(F, 3)`; `pose + root[:, None]` are points in camera axes.
       chosen: Its number, `(F,)`; -1 for the mean of all.
       spread: Root mean square distance of each joint to the mean of hypotheses, metres, `(F, J)`.
-      reprojection_error: Mean distance to the keypoints, pixels, `(H, F)`.
+      reprojection_error: Mean distance to the keypoints, weighted by confidence, pixels, `(H, F)`.
       valid: Frames that could be lifted, `(F,)`: at least six joints were seen.
       bad: Frames whose input could not be read, `(F,)`.
       keypoints: The input, pixels, `(F, J, 2)`.

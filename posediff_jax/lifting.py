@@ -77,12 +77,13 @@ def lift(
         the mean of all, "first" that of the anchor for most poses.
       warm_start: The last hypothesis of a frame starts from the chosen pose of the frame before,
         within segments of 50 frames.
-      min_confidence: Joints below this are missing.
+      min_confidence: Joints of a file or array below this are missing.
       checkpoint: A training run's folder, or a file by `prior_file.write_prior`; None takes the
         weights that come with the package.
       anchors: A file by `experiments.anchors`; None takes those that come with the package.
       sampler: Fields of the config's section `sampler` to change, see `SamplerOptions`.
-      seed: Of what is random; with anchors nothing is.
+      seed: Of what is random: with anchors the draws of rules that use the prior's energy, such
+        as the default one.
       batch_size: Frames in memory at a time; 0 for what makes 640 chains.
       progress: Show a bar on standard error.
 

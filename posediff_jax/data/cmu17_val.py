@@ -72,7 +72,8 @@ def cmu17_val_v1(root: str | Path, *, noise_px: float = 0.0, bodies: str = "own"
     if found != expected:
         raise ValueError(
             f"root: {root} does not give the arrays of {NAME} (fingerprint {found}, expected "
-            f"{expected}); figures would not compare with others"
+            f"{expected}); figures would not compare with others. Motion of your own is scored by "
+            "the protocol 'val'"
         )
     return result
 

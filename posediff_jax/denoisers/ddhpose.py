@@ -13,7 +13,6 @@ from posediff_jax.denoisers.mixste import (
     check_window_times,
     make_trunk,
 )
-from posediff_jax.geometry import safe_norm
 from posediff_jax.process.bones import Bones, bone_tree, compose, from_slots
 from posediff_jax.skeleton import Skeleton
 from posediff_jax.types import Array
@@ -42,8 +41,8 @@ class DDHPoseDenoiser(nn.Module):
       walk: See `logit_map`.
       child_layout: See `arrange_children`.
       disentangled_input: See noisy bones; False: a noisy pose, as D3DP (Table 4).
-      disentangled_output: Regress directions, which are normalised, and lengths of bones, and put
-        the pose together from them (Table 4).
+      disentangled_output: Regress directions and lengths of bones, and put the pose together from
+        them (Table 4).
       visibility: See `MixSTE`.
       dtype: Compute type; None keeps the promoted type of input and parameters.
     """
@@ -157,11 +156,12 @@ class DDHPoseDenoiser(nn.Module):
         return self.pose_of(output) if self.disentangled_output else output
 
     def pose_of(self, output: Array) -> Array:
-        """Poses with their root at the origin from J slots of bones, `(..., J, 4)`."""
+        """Poses with their root at the origin from J slots of bones, `(..., J, 4)`.
+
+        C = C_p + l d as printed. A direction d that is made a unit vector is turned less and less
+        by its gradient as updates lengthen it: at the rates of short runs it stopped learning.
+        """
         # Joints far from the root sum many bones.
         output = output.astype(jnp.promote_types(output.dtype, jnp.float32))
         tree = bone_tree(self.skeleton)
-        directions, lengths = from_slots(Bones(output[..., :3], output[..., 3:]), tree)
-        norms = safe_norm(directions, keepdims=True)
-        unit = directions / jnp.where(norms > 0, norms, 1)
-        return compose(Bones(unit, lengths), tree)
+        return compose(from_slots(Bones(output[..., :3], output[..., 3:]), tree), tree)

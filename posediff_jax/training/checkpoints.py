@@ -133,8 +133,7 @@ class CheckpointStore:
                 _write_part(partial / name, tree)
             if _is_primary():
                 seal(partial, about)
-                self._remove([step])
-                partial.rename(final)
+                self._put(partial, final)
         except Exception as error:
             if _is_primary():
                 shutil.rmtree(partial, ignore_errors=True)
@@ -201,11 +200,26 @@ class CheckpointStore:
             )
         return None
 
+    def recover(self) -> None:
+        """Puts in its place a step that was being saved again when the process was killed."""
+        if _is_primary() and self.directory.is_dir():
+            for doomed in sorted(self.directory.glob("*.removed")):
+                step = doomed.stem
+                if step.isdigit() and not (self.directory / step).exists():
+                    partial = self.directory / f"{step}.partial"
+                    with contextlib.suppress(BrokenCheckpointError):
+                        check_seal(partial)
+                        self._put(partial, self.directory / step)
+        _barrier("recovered")
+
     def discard_after(self, step: int) -> None:
-        """Removes the checkpoints newer than `step`."""
+        """Puts the checkpoints newer than `step` aside, as `<step>.broken`."""
         if _is_primary():
             self._remove_leftovers()
-            self._remove([other for other in self.steps() if other > step])
+            for newer in [other for other in self.steps() if other > step]:
+                aside = self.directory / f"{newer}.broken"
+                shutil.rmtree(aside, ignore_errors=True)
+                (self.directory / str(newer)).rename(aside)
         _barrier("discarded")
 
     def _path(self, step: int) -> Path:
@@ -221,6 +235,15 @@ class CheckpointStore:
                 # Renamed first: a kill while deleting must not leave half a checkpoint behind.
                 doomed = path.rename(self.directory / f"{step}.removed")
                 shutil.rmtree(doomed, ignore_errors=True)
+
+    def _put(self, partial: Path, final: Path) -> None:
+        """Renames; what is there already goes last, so that one of both always stays whole."""
+        doomed = final.with_name(f"{final.name}.removed")
+        if final.exists():
+            shutil.rmtree(doomed, ignore_errors=True)
+            final.rename(doomed)
+        partial.rename(final)
+        shutil.rmtree(doomed, ignore_errors=True)
 
     def _remove_leftovers(self) -> None:
         for pattern in ("*.partial*", "*.removed"):

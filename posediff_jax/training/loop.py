@@ -67,7 +67,8 @@ def train(
     A run that was killed and resumed ends with the same bits as one that was not, on the same
     devices, because batches and keys depend on the step alone. SIGTERM saves and leaves with exit
     status 143 (`SystemExit`); an evaluation that was due then is made on resuming, except after
-    the last step, where it is made at once.
+    the last step, where it is made at once. Before an evaluation the state is saved: whatever
+    ends it, no step is lost, and it is made on resuming.
 
     Args:
       system: What is trained.
@@ -132,7 +133,10 @@ def train(
     with contextlib.ExitStack() as stack:
         log = None
         if workdir is not None and _is_primary():
-            log = stack.enter_context(MetricsLog(Path(workdir) / "metrics.jsonl", keep_until=start))
+            # Killed before its figures were in a checkpoint, an evaluation is made again.
+            again = "eval" if owed else None
+            path = Path(workdir) / "metrics.jsonl"
+            log = stack.enter_context(MetricsLog(path, keep_until=start, again=again))
         shown = progress and _is_primary()
         bar = stack.enter_context(TrainingProgress(num_steps, start, enabled=shown))
         terminated = stack.enter_context(_sigterm_noted(store is not None))
@@ -156,11 +160,12 @@ def train(
             # Whoever sends SIGTERM may not wait for long.
             due = step == num_steps or (not leave and (late or _due(step, eval_every)))
             evaluated = evaluate is not None and due
+            if evaluated or last or _due(step, save_every):
+                record.save(state)
             if evaluate is not None and evaluated:
                 figures = record.evaluation(step, evaluate, state)
                 if plateau is not None and _due(step, eval_every):
                     state = _fed(state, plateau, figures)
-            if evaluated or last or _due(step, save_every):
                 record.save(state)
             if last:
                 break
@@ -211,6 +216,7 @@ def _resume(
     same_config: bool,
     may_differ: Collection[str],
 ) -> tuple[TrainState, CheckpointInfo | None]:
+    store.recover()
     newest = store.latest_info()
     if newest is not None:
         _check_same_run(store, newest, config, metadata, same_config, may_differ)
@@ -218,7 +224,7 @@ def _resume(
     _check_agreement(store, None if restored is None else restored[1].step)
     if restored is None:
         return state, None
-    # What is newer is broken, and would count among the latest to keep.
+    # What is newer cannot be read, and would count among the latest to keep.
     store.discard_after(restored[1].step)
     return restored
 

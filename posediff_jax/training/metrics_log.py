@@ -16,15 +16,22 @@ _RESERVED = ("step", "split", "time")
 class MetricsLog:
     """Appends lines to a file; each line is written out before the next step begins.
 
-    Lines beyond `keep_until` are dropped on opening: a resumed run writes them again. So is a
-    last line that a kill or a full disk has torn.
+    Lines beyond `keep_until` are dropped on opening: a resumed run writes them again. So are those
+    of the split `again` at that step, and a last line that a kill or a full disk has torn.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, keep_until: int) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, keep_until: int, again: str | None = None
+    ) -> None:
         self._path = path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            kept = [line for line in read_metrics(path) if line["step"] <= keep_until]
+            redone = (keep_until, again)
+            kept = [
+                line
+                for line in read_metrics(path)
+                if line["step"] <= keep_until and (line["step"], line["split"]) != redone
+            ]
             rewritten = path.with_suffix(".tmp")
             with _naming(path):
                 rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")

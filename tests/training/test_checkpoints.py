@@ -114,6 +114,8 @@ def test_newer_ones_can_be_discarded(run_copy):
     store = CheckpointStore(run_copy / "checkpoints")
     store.discard_after(10)
     assert store.steps() == [10]
+    # Put aside: perhaps it was the disk that could not be read for a moment.
+    assert {path.name for path in store.directory.iterdir()} == {"10", "20.broken", "30.broken"}
 
 
 def test_all_broken_is_an_error_and_deletes_nothing(run_copy):
@@ -202,6 +204,23 @@ def test_same_step_can_be_saved_again(tmp_path):
     store.save(make_state(4, seed=0))
     store.save(make_state(4, seed=1))
     assert_equal(store.restore(4, make_state()), make_state(4, seed=1))
+
+
+def test_a_step_that_was_being_saved_again_is_not_lost(tmp_path):
+    """A kill between the two renames: the old one has gone, the new one is not there."""
+    store = CheckpointStore(tmp_path)
+    store.save(make_state(4, seed=1))
+    shutil.copytree(tmp_path / "4", tmp_path / "4.removed")
+    (tmp_path / "4").rename(tmp_path / "4.partial")
+    store.recover()
+    assert [path.name for path in tmp_path.iterdir()] == ["4"]
+    assert_equal(store.restore(4, make_state()), make_state(4, seed=1))
+    # What was not written to its end does not come back, nor what was only removed.
+    (tmp_path / "4").rename(tmp_path / "4.removed")
+    store.recover()
+    (tmp_path / "4.partial").mkdir()
+    store.recover()
+    assert store.steps() == []
 
 
 def test_variables_for_inference(run_folder):

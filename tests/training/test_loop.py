@@ -144,6 +144,35 @@ def test_sigterm_does_not_cost_an_evaluation(tmp_path, at_step):
         assert stores[0].info(step) == stores[1].info(step)
 
 
+def test_an_evaluation_that_fails_costs_no_step(tmp_path):
+    """Nor a kill during one: it is made on resuming, and leaves what an undisturbed run leaves."""
+    expected, seen = [], []
+    run(tmp_path / "undisturbed", **evaluating(expected))
+
+    def fails(variables):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        run(tmp_path / "failed", **evaluating(seen) | {"evaluate": fails})
+    stores = [store_of(tmp_path / name) for name in ("undisturbed", "failed")]
+    assert (stores[1].steps(), stores[1].info(4).metrics) == ([4], {})
+    run(tmp_path / "failed", **evaluating(seen))
+    assert_equal(seen, expected)
+    assert lines_of(tmp_path / "failed") == lines_of(tmp_path / "undisturbed")
+    for step in (4, 8):
+        assert stores[0].info(step) == stores[1].info(step)
+
+
+def test_an_evaluation_whose_figures_reached_the_log_alone_is_not_there_twice(tmp_path):
+    run(tmp_path, **evaluating([]))
+    expected = lines_of(tmp_path)
+    state = store_of(tmp_path).restore(8, run(tmp_path, **evaluating([])))
+    # As a kill leaves it between the two saves of the step.
+    store_of(tmp_path).save(state, config=None, metadata=None)
+    run(tmp_path, **evaluating([]))
+    assert lines_of(tmp_path) == expected
+
+
 def test_finished_run_that_was_not_evaluated_is(tmp_path):
     seen = []
     run(tmp_path, num_steps=8)

@@ -30,6 +30,7 @@ from posediff_jax.parallel import replicate
 from posediff_jax.skeleton import get_skeleton
 from posediff_jax.systems import System, make_system
 from posediff_jax.training import (
+    CheckpointStore,
     TrainState,
     learning_rate_schedule,
     make_ema,
@@ -40,6 +41,7 @@ from posediff_jax.training import (
     stream_key,
     train,
 )
+from posediff_jax.training.checkpoints import FOLDER
 from posediff_jax.training.loop import EvaluateFn
 from posediff_jax.types import Variables
 from posediff_jax.visualize import plot_curves
@@ -71,11 +73,12 @@ def run(config: ConfigDict, workdir: str | Path, max_seconds: float | None = Non
     num_steps = options.num_steps
     print(f"{data.train.num_items} training items")
     scored = selection(config, data.heldout)
-    if not (workdir / "config.json").exists():
-        write_json(workdir / "config.json", config.to_dict())
     per_epoch = num_batches(data.train, options.batch_size)
     schedule = {"steps_per_epoch": per_epoch, "num_steps": num_steps}
     with only_run(workdir), drawn_curves(workdir):
+        # Once there is a checkpoint, a config that is another one is refused.
+        if CheckpointStore(workdir / FOLDER).latest_step() is None:
+            write_json(workdir / "config.json", config.to_dict())
         state = train(
             system,
             make_optimizer(config.optimizer, **schedule),

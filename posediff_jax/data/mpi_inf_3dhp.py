@@ -274,10 +274,11 @@ def _check_test(
     flags = np.asarray(valid)
     known = flags.dtype.kind in "biuf" and np.isin(flags, (0, 1)).all()
     if not known or not flags.any():
-        found = f"{sorted(set(flags.ravel().tolist()), key=str)[:5]} ({flags.dtype})"
+        numbers = flags.dtype.kind in "biuf"
+        found = f"the values {np.unique(flags)[:5].tolist()}" if numbers else str(flags.dtype)
         raise ValueError(
             f"{path}: key {keys[2]!r}: expected 1 for a valid frame, some of them, and else 0, got "
-            f"the values {found}"
+            f"{found}"
         )
     shown = flags.ravel().astype(bool)
     arrays = []

@@ -64,3 +64,14 @@ def test_spreads_and_differences():
 def test_steps_below_0_are_refused():
     with pytest.raises(ValueError, match="steps: expected at least 0, got -1"):
         config_of(steps=-1)
+
+
+def test_the_rate_that_a_pattern_has_by_default_makes_no_other_run(tmp_path):
+    config = make_config(
+        Model("mixste", "occluded_random"), "cmu", "", size="tiny", seed=0, steps=0
+    )
+    given = config.copy_and_resolve_references().unlock()
+    given.data.occlusion.rate = 0.2
+    assert folder_of(given, tmp_path) == folder_of(config, tmp_path)
+    given.data.occlusion.rate = 0.3
+    assert folder_of(given, tmp_path) != folder_of(config, tmp_path)

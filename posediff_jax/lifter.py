@@ -179,7 +179,8 @@ class Lifter:
             batch_size=self._batch_size,
         )
         told = np.bincount(plan.index.ravel(), weights=plan.weight.ravel()) > 0
-        poses = np.where(told[:, None, None], poses, np.nan)
+        # In place: the result may be the largest array that there is.
+        poses[:, ~told] = np.nan
         hypotheses = jnp.asarray(poses)
         return Lifted(
             poses=poses,

@@ -242,7 +242,12 @@ class CheckpointStore:
         if final.exists():
             shutil.rmtree(doomed, ignore_errors=True)
             final.rename(doomed)
-        partial.rename(final)
+        try:
+            partial.rename(final)
+        except OSError:
+            if doomed.exists():
+                doomed.rename(final)
+            raise
         shutil.rmtree(doomed, ignore_errors=True)
 
     def _remove_leftovers(self) -> None:

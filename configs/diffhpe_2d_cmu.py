@@ -10,9 +10,9 @@ The paper's recipe (Table 1), with the rules of the release; but training clips 
 choose the checkpoint and halve the learning rate, where the paper takes the test set for both, and
 windows begin at multiples of their length, where the release draws their starts.
 
-Arguments, joined by commas: `frames243` (the long windows of Table 3), `small` (4 blocks, 10
-strided steps), `tiny` (seconds, for tests); and those of `configs/occluded.py`, which hide joints
-(Table 4) and show which are seen.
+Arguments, joined by commas: `frames243` (the long windows of Table 3), `small` (4 blocks), `tiny`
+(seconds, for tests); and those of `configs/occluded.py`, which hide joints (Table 4) and show which
+are seen.
 """
 
 from ml_collections import ConfigDict
@@ -89,8 +89,6 @@ def _frames243(config: ConfigDict) -> None:
 
 def _small(config: ConfigDict) -> None:
     config.model.num_blocks = 4
-    # Steps of DDPM, five at a time.
-    config.sampler.name = "ddim"
     config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup_steps=100)
     config.data.mirrored = True
     if config.data.kind == "cmu17":

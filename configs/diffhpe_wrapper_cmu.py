@@ -6,7 +6,7 @@ Command:  python -m experiments.train --config=configs/mixste_cmu.py:diffhpe,sma
               --config.data.root=../shared/data/cmu17 --workdir=runs/diffhpe_wrapper_cmu \
               --config.frozen.checkpoint=runs/mixste_l27
           python -m experiments.evaluate --checkpoint=runs/diffhpe_wrapper_cmu
-Hardware: `small`: 5 minutes of one CPU core. Without it the published size, for a GPU.
+Hardware: `small`: 10 minutes of one CPU core. Without it the published size, for a GPU.
 Expected: see experiments/README.md.
 
 `frozen.checkpoint` is the folder of a run of `mixste` with the frames and the size of
@@ -61,7 +61,7 @@ def _small(config: ConfigDict) -> None:
     # Of the lifter that `mixste_cmu:small` trains.
     config.model.lifter_depth = 4
     # With its lifter an update takes 1.4 times one of DiffHPE-2D.
-    config.training.num_steps = 3500
+    config.training.num_steps = 6500
 
 
 VARIANTS = {**diffhpe_2d_cmu.VARIANTS, "small": _small, "tiny": _tiny}

@@ -129,7 +129,7 @@ def test_networks_differ_in_what_their_table_is_about(tmp_path):
     assert (weighted.sampler.flip, weighted.loss.joint_weights) == (True, "mixste")
     vanilla, own = (study.config_of(wrapper("random", lifter), 1) for lifter in ("none", ""))
     assert vanilla.frozen.checkpoint != own.frozen.checkpoint
-    assert (own.seed, own.training.num_steps) == (1, 3500)
+    assert (own.seed, own.training.num_steps) == (1, 6500)
     assert read_occlusion(own.data.occlusion).rate == 0.2
     assert own.data == study.config_of(supervised("random"), 1).data
     assert tuple(PATTERNS) == tuple(RATES)

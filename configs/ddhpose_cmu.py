@@ -46,16 +46,10 @@ def published() -> ConfigDict:
     return windows.diffusion(config)
 
 
-def _bone_output(config: ConfigDict) -> None:
-    config.model.disentangled_output = True
-    # At the rate of `small` the product of length and direction collapsed in two runs of three.
-    config.optimizer.learning_rate = min(config.optimizer.learning_rate, 2e-3)
-
-
 VARIANTS = {
     **windows.SIZES,
     "pose_input": lambda config: config.model.update(disentangled_input=False),
-    "bone_output": _bone_output,
+    "bone_output": lambda config: config.model.update(disentangled_output=True),
     "no_levels": lambda config: config.model.update(levels=False),
     "no_hrst": lambda config: config.model.update(hrst=False),
     "no_hrtt": lambda config: config.model.update(hrtt=False),

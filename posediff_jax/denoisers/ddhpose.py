@@ -106,8 +106,19 @@ class DDHPoseDenoiser(nn.Module):
           ValueError: Other joints or frames than the network has, timesteps per frame, or a window
             that `arrange_children` refuses.
         """
+        regressed = self.regress(keypoints, noisy, t, train=train)
+        return self._pose_of(regressed)
+
+    def regress(
+        self, keypoints: Array, noisy: Bones | Array, t: Array, *, train: bool = False
+    ) -> Bones | Array:
+        """What the network itself regresses: poses, or with `disentangled_output` the J - 1 bones.
+
+        Arguments and errors as of a call. Directions are not made unit vectors.
+        """
         check_window_times(t, noisy.directions if isinstance(noisy, Bones) else noisy)
-        return self.denoise(self.encode(keypoints), noisy, self.embed_times(t), train=train)
+        tokens = self.tokens(self.encode(keypoints), noisy, self.embed_times(t))
+        return self._regressed(tokens, train=train)
 
     def encode(self, keypoints: Array) -> Array:
         """What the network makes of the keypoints alone: `(..., F, J, 2)` to `(..., F, J, C)`.
@@ -152,16 +163,18 @@ class DDHPoseDenoiser(nn.Module):
           ValueError: Other joints or frames than the network has.
           TypeError: Bones for a network that takes poses, or the other way round.
         """
-        output = self.trunk(self.tokens(encoded, noisy, time_rows), train=train)
-        return self.pose_of(output) if self.disentangled_output else output
+        return self._pose_of(self._regressed(self.tokens(encoded, noisy, time_rows), train=train))
 
-    def pose_of(self, output: Array) -> Array:
-        """Poses with their root at the origin from J slots of bones, `(..., J, 4)`.
-
-        C = C_p + l d as printed. A direction d that is made a unit vector is turned less and less
-        by its gradient as updates lengthen it: at the rates of short runs it stopped learning.
-        """
+    def _regressed(self, tokens: Array, *, train: bool) -> Bones | Array:
+        output: Array = self.trunk(tokens, train=train)
+        if not self.disentangled_output:
+            return output
         # Joints far from the root sum many bones.
         output = output.astype(jnp.promote_types(output.dtype, jnp.float32))
-        tree = bone_tree(self.skeleton)
-        return compose(from_slots(Bones(output[..., :3], output[..., 3:]), tree), tree)
+        return from_slots(Bones(output[..., :3], output[..., 3:]), bone_tree(self.skeleton))
+
+    def _pose_of(self, regressed: Bones | Array) -> Array:
+        # C = C_p + l d as printed: bones are put together as they were regressed.
+        if isinstance(regressed, Bones):
+            return compose(regressed, bone_tree(self.skeleton))
+        return regressed

@@ -18,7 +18,7 @@ from posediff_jax.denoisers.ddhpose import DDHPoseDenoiser
 from posediff_jax.denoisers.hierarchy import ChildLayout, Walk
 from posediff_jax.geometry import safe_norm
 from posediff_jax.keys import item_keys
-from posediff_jax.process.bones import Bones, bone_tree, disentangle, flip_slots, to_slots
+from posediff_jax.process.bones import Bones, bone_tree, compose, disentangle, flip_slots, to_slots
 from posediff_jax.process.schedules import Schedule, eps_from_x0, q_sample
 from posediff_jax.samplers.discrete import ddim_times
 from posediff_jax.skeleton import Skeleton
@@ -188,7 +188,7 @@ def noisy_slots(
 
 
 def loss_terms(
-    output: Array,
+    output: Array | Bones,
     pose: Array,
     mask: Array,
     tree: Skeleton,
@@ -203,15 +203,21 @@ def loss_terms(
     directions. With "printed": the error of lengths and the distance of directions (Eq. 8).
 
     Args:
-      output: Predicted poses, `(B, F, J, 3)`, metres.
-      pose: Targets, likewise.
+      output: Predicted poses, `(B, F, J, 3)`, metres; or predicted bones, whose own directions and
+        lengths are then compared, and not those of the pose that they make: what is regressed has
+        its target, where a product l d has its factors free.
+      pose: Target poses.
       mask: 1 for a real frame, `(B, F)`.
       tree: From `bone_tree`.
       unit: Factor on distances and lengths.
       bone_errors: See above.
     """
-    output = output.astype(jnp.promote_types(output.dtype, jnp.float32))
-    ours, target = disentangle(output, tree), disentangle(pose, tree)
+    output = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), output)
+    if isinstance(output, Bones):
+        ours, predicted = output, compose(output, tree)
+    else:
+        ours, predicted = disentangle(output, tree), output
+    target = disentangle(pose, tree)
     gap = (ours.lengths - target.lengths)[..., 0] * unit
     turn = ours.directions - target.directions
     if bone_errors == "printed":
@@ -219,7 +225,7 @@ def loss_terms(
     else:
         length, direction = _window_mean(gap, mask) ** 2, jnp.sum(turn**2, axis=-1)
     return {
-        "position": joint_distance(output, pose) * unit,
+        "position": joint_distance(predicted, pose) * unit,
         "length": jnp.broadcast_to(jnp.mean(length, axis=-1), mask.shape),
         "direction": jnp.mean(direction, axis=-1),
     }
@@ -265,9 +271,11 @@ def _loss(
         noisy = noisy_slots(schedule, pose, t, noise, tree, clip=clip)
     else:
         noisy = jnp.clip(q_sample(schedule, pose, t, noise), -clip, clip)
-    output = apply_windows(depth_keys, model, variables, keypoints, noisy, t, train=train)
+    regressed = apply_windows(
+        depth_keys, model, variables, keypoints, noisy, t, train=train, method="regress"
+    )
     per_frame = loss_terms(
-        output,
+        regressed,
         pose,
         batch.mask,
         tree,

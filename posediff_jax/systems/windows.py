@@ -260,8 +260,13 @@ def sample_windows(
 
 
 def apply_windows(
-    keys: Array, model: Any, variables: Variables, *inputs: PyTree, train: bool
-) -> Array:
+    keys: Array,
+    model: Any,
+    variables: Variables,
+    *inputs: PyTree,
+    train: bool,
+    method: str = "__call__",
+) -> Any:
     """The network on a batch whose windows draw their stochastic depth each from its own key.
 
     So what is dropped in a window does not depend on its place in the batch, or on its device.
@@ -272,10 +277,12 @@ def apply_windows(
       variables: Its variables.
       *inputs: What the network takes, leaves `(B, ...)`.
       train: Stochastic depth.
+      method: Which one of the network's.
     """
 
     def one(key: Array, *window: PyTree) -> Any:
-        return model.apply(variables, *window, train=train, rngs={"drop_path": key})
+        rngs = {"drop_path": key}
+        return model.apply(variables, *window, train=train, rngs=rngs, method=method)
 
     return jax.vmap(one)(keys, *inputs)
 

@@ -35,7 +35,7 @@ def tiny(**options):
 def run(model, variables, *inputs, **options):
     with jax.enable_x64(True):
         inputs = jax.tree.map(jnp.asarray, inputs)
-        return np.asarray(compiled(model, **options)(variables, *inputs))
+        return jax.tree.map(np.asarray, compiled(model, **options)(variables, *inputs))
 
 
 @functools.cache
@@ -99,19 +99,22 @@ def test_parts_with_weights_can_be_left_out():
 
 
 def test_regressed_bones_make_the_pose():
-    """Whatever the head says, directions are of length 1, and the pose hangs together."""
+    """C = C_p + l d, for lengths and directions as they were regressed."""
     model, variables = tiny(disentangled_output=True)
     assert variables["params"]["trunk"]["head"]["kernel"].shape == (16, 4)
-    rng = np.random.default_rng(1)
-    output = rng.normal(size=(5, 17, 4))
-    output[0, 3, :3] = 0
-    pose = run(model, variables, output, method="pose_of")
-    np.testing.assert_array_equal(pose[:, 0], 0)
-    for child, parent in H36M_17.bones:
-        vector = pose[:, child] - pose[:, parent]
-        expected = output[:, child, :3] * output[:, child, 3:]
-        np.testing.assert_allclose(vector, expected, atol=1e-12)
-    assert np.isfinite(run(model, variables, *example())).all()
+    bones = run(model, variables, *example(), method="regress")
+    assert bones.directions.shape == (2, 5, 16, 3)
+    pose = run(model, variables, *example())
+    np.testing.assert_array_equal(pose[..., 0, :], 0)
+    for number, (child, parent) in enumerate(H36M_17.bones):
+        expected = bones.directions[..., number, :] * bones.lengths[..., number, :]
+        np.testing.assert_allclose(pose[..., child, :] - pose[..., parent, :], expected, atol=1e-12)
+
+
+def test_a_network_of_poses_regresses_them():
+    model, variables = tiny()
+    regressed = run(model, variables, *example(), method="regress")
+    np.testing.assert_array_equal(run(model, variables, *example()), regressed)
 
 
 def test_a_noisy_pose_in_place_of_bones():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posediff_jax.process.bones import Bones, bone_tree
+from posediff_jax.process.bones import Bones, bone_tree, disentangle
 from posediff_jax.process.schedules import cosine_schedule
 from posediff_jax.skeleton import H36M_17, MPI_INF_3DHP_17
 from posediff_jax.systems import ddhpose, make_system
@@ -61,6 +61,27 @@ def test_bone_errors_as_printed():
         )
     )(pose)
     assert np.isfinite(slope).all(), "no NaN where the prediction is exact"
+
+
+def test_terms_of_regressed_bones():
+    """Bones have their own targets: l / 2 and 2 d make the same pose, but are not the bones."""
+    rng = np.random.default_rng(0)
+    output, pose = rng.normal(size=(2, 3, FRAMES, 17, 3)).astype(np.float32)
+    output[..., 0, :] = 0
+    parts = disentangle(output, TREE)
+    mask = jnp.ones((3, FRAMES))
+    of_pose = ddhpose.loss_terms(output, pose, mask, TREE)
+    of_bones = ddhpose.loss_terms(parts, pose, mask, TREE)
+    for name, expected in of_pose.items():
+        np.testing.assert_allclose(of_bones[name], expected, rtol=1e-4)
+    halved = Bones(2 * parts.directions, parts.lengths / 2)
+    found = ddhpose.loss_terms(halved, pose, mask, TREE)
+    np.testing.assert_allclose(found["position"], of_pose["position"], rtol=1e-4)
+    (length, direction), (true_length, true_direction) = bones(output), bones(pose)
+    means = (length / 2 - true_length).mean(axis=1)
+    np.testing.assert_allclose(found["length"][:, 0], np.mean(means**2, axis=-1), rtol=1e-4)
+    gap = ((2 * direction - true_direction) ** 2).sum(-1).mean(-1)
+    np.testing.assert_allclose(found["direction"], gap, rtol=1e-4)
 
 
 def test_terms_can_be_switched_off():

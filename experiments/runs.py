@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from experiments import evaluate, train
 from experiments.common import write_json
-from experiments.data import complete_occlusion
+from experiments.data import complete_occlusion, load_test_views
 
 # Said beside differences between single seeds, which are all shown.
 ONE_SEED = "one seed: how far seeds lie apart is not known, a difference may be chance"
@@ -87,13 +87,17 @@ def trained(config: ConfigDict, workdir: str | Path, *, below: ConfigDict | None
       below: The run that `frozen.checkpoint` of this one names; trained before it.
     """
     folder = folder_of(config, workdir)
-    done = folder / "trained.json"
+    done = _done(folder)
     if not done.exists():
         if below is not None:
             trained(below, workdir)
         train.run(config, folder)
         write_json(done, {"steps": config.training.num_steps})
     return folder
+
+
+def _done(folder: Path) -> Path:
+    return folder / "trained.json"
 
 
 def scored(
@@ -114,8 +118,11 @@ def scored(
       **options: See `experiments.evaluate.run`.
 
     Raises:
-      ValueError: There are frames without a finite answer, which averages leave out.
+      ValueError: There are frames without a finite answer, which averages leave out; or data that
+        cannot be scored, refused before anything is trained.
     """
+    if not _done(folder_of(config, workdir)).exists():
+        load_test_views(config, options.get("protocol", ""))
     # First: figures of a run that has not ended would be taken for those of its end.
     folder = trained(config, workdir, below=below)
     figures = folder / name

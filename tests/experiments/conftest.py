@@ -38,6 +38,7 @@ def calls(monkeypatch):
 
     monkeypatch.setattr(runs.train, "run", train)
     monkeypatch.setattr(runs.evaluate, "run", evaluate)
+    monkeypatch.setattr(runs, "load_test_views", lambda config, protocol: None)
     return made
 
 

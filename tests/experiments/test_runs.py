@@ -53,6 +53,22 @@ def test_a_run_that_was_killed_is_trained_again(calls, tmp_path, monkeypatch):
     assert [kind for kind, _ in calls] == ["train", "evaluate"]
 
 
+def test_data_that_cannot_be_scored_are_not_trained_on(calls, tmp_path, monkeypatch):
+    """Of other files than the protocol's one would learn so after hours."""
+    read = []
+
+    def refused(config, protocol):
+        read.append(protocol)
+        raise ValueError("not the protocol's")
+
+    monkeypatch.setattr("experiments.runs.load_test_views", refused)
+    for options, protocol in (({}, ""), ({"protocol": "cmu17-val-v1"}, "cmu17-val-v1")):
+        with pytest.raises(ValueError, match="not the protocol's"):
+            scored(config_of(), tmp_path, "figures.json", **options)
+        assert read.pop() == protocol
+    assert not calls
+
+
 def test_spreads_and_differences():
     assert spread([40.0, 41.0]) == "40.50 ± 0.50"
     assert spread([40.25], 1) == "40.2"

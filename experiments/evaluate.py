@@ -85,6 +85,11 @@ def run(
         config.data.root = data
     config.data = hide(config.data, occlusion)
     config.sampler.update(sampler or {})
+    if config.sampler.get("name") == "ddpm" and "num_steps" in (sampler or {}):
+        raise ValueError(
+            "sampler: 'ddpm' takes all steps, expected name=ddim beside num_steps="
+            f"{config.sampler.num_steps}"
+        )
     num_hypotheses = num_hypotheses or config.evaluation.num_hypotheses
     protocol = protocol or default_protocol(config)
     if windows not in WINDOWS:
@@ -244,7 +249,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("out", "", "Where the JSON goes.")
     flags.DEFINE_multi_string(
-        "sampler", [], "A sampler option to change, such as num_steps=10 or name=ddpm."
+        "sampler", [], "A sampler option to change, such as name=ddpm, or num_steps=10 (of DDIM)."
     )
     flags.mark_flags_as_required(["checkpoint"])
 

@@ -106,7 +106,9 @@ def show_rules(runs: Runs, scored: AllScored, sampled: Sampled) -> None:
     found = {name: read_rules(of) for name, of in summaries.items() if of}
     if not found:
         return
-    shared = next(of[0]["shared"] for of in summaries.values() if of)
+    shared = next(of[0].get("shared", "some") for of in summaries.values() if of)
+    grouped = any("p_best_batch" in by for by in found.values())
+    few = f"; a few windows: one hypothesis for {shared} windows of a sequence" if grouped else ""
     single = any(len(of) == 1 for of in summaries.values())
     published = ", ".join(
         f"{name} {p[0]:.1f} / {p[1]:.1f}"
@@ -116,9 +118,8 @@ def show_rules(runs: Runs, scored: AllScored, sampled: Sampled) -> None:
     table = Table(
         title=f"Rules over hypotheses, H = {sampled[0]}, W = {sampled[1]}",
         caption=f"{_SPREAD}; P-MPJPE: of the pose that a rule made (P-Best: the least); aligned "
-        "first: of joints of aligned hypotheses, as published; a few windows: one hypothesis for "
-        f"{shared} windows of a sequence | the paper's on Human3.6M, J-Agg at the true root: "
-        f"{published or '-'}" + (f" | {ONE_SEED}" if single else ""),
+        f"first: of joints of aligned hypotheses, as published{few} | the paper's on Human3.6M, "
+        f"J-Agg at the true root: {published or '-'}" + (f" | {ONE_SEED}" if single else ""),
     )
     metrics = [
         m for m in METRICS if all(m in rule for by in found.values() for _, rule in by.values())

@@ -77,7 +77,9 @@ def run(config: ConfigDict, workdir: str | Path, max_seconds: float | None = Non
     schedule = {"steps_per_epoch": per_epoch, "num_steps": num_steps}
     with only_run(workdir), drawn_curves(workdir):
         # Once there is a checkpoint, a config that is another one is refused.
-        if CheckpointStore(workdir / FOLDER).latest_step() is None:
+        store = CheckpointStore(workdir / FOLDER)
+        store.recover()
+        if store.latest_step() is None:
             write_json(workdir / "config.json", config.to_dict())
         state = train(
             system,

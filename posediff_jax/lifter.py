@@ -34,8 +34,8 @@ class Lifted:
 
     Attributes:
       poses: All hypotheses, relative to the root joint, metres, `(H, F, J, 3)`.
-      pose: Their mean, metres, `(F, J, 3)`. Like all hypotheses NaN in a frame where every window
-        that covers it has no seen joint.
+      pose: Their mean, metres, `(F, J, 3)`. Like all hypotheses NaN in a frame where no window that
+        answers for it has a seen joint.
       spread: Root mean square distance of each joint to the mean, metres, `(F, J)`.
       joints: Names of the J joints.
       skeleton: The joint order, with parents and sides.

@@ -19,7 +19,8 @@ class Bones(NamedTuple):
     """Directions and lengths, with J - 1 bones or J slots on axis -2; a pytree.
 
     Attributes:
-      directions: `(..., J - 1, 3)`, unit vectors from parent to child.
+      directions: `(..., J - 1, 3)`, from parent to child: unit vectors where they were taken from a
+        pose, of any length where they were noised or regressed.
       lengths: `(..., J - 1, 1)`, metres.
     """
 

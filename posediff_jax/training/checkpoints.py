@@ -8,6 +8,7 @@ Orbax notices a truncated array but not a changed one. This is the only file tha
 import contextlib
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,6 +123,7 @@ class CheckpointStore:
             parts["ema"] = host.ema
         final = self.directory / str(step)
         partial = self.directory / f"{step}.partial"
+        self.recover()
         try:
             if _is_primary():
                 self._remove_leftovers()
@@ -203,23 +205,29 @@ class CheckpointStore:
     def recover(self) -> None:
         """Puts in its place a step that was being saved again when the process was killed."""
         if _is_primary() and self.directory.is_dir():
+            newest = max(self.steps(), default=-1)
             for doomed in sorted(self.directory.glob("*.removed")):
-                step = doomed.stem
-                if step.isdigit() and not (self.directory / step).exists():
-                    partial = self.directory / f"{step}.partial"
-                    with contextlib.suppress(BrokenCheckpointError):
-                        check_seal(partial)
-                        self._put(partial, self.directory / step)
+                # What there was no more need to keep is older than the newest one.
+                if not doomed.stem.isdigit() or int(doomed.stem) <= newest:
+                    continue
+                final = doomed.with_suffix("")
+                for whole in (final.with_suffix(".partial"), doomed):
+                    if not final.exists():
+                        with contextlib.suppress(BrokenCheckpointError):
+                            check_seal(whole)
+                            self._put(whole, final)
         _barrier("recovered")
 
     def discard_after(self, step: int) -> None:
-        """Puts the checkpoints newer than `step` aside, as `<step>.broken`."""
+        """Puts the checkpoints newer than `step` aside, as `<step>.broken`, and says so."""
         if _is_primary():
             self._remove_leftovers()
             for newer in [other for other in self.steps() if other > step]:
-                aside = self.directory / f"{newer}.broken"
-                shutil.rmtree(aside, ignore_errors=True)
-                (self.directory / str(newer)).rename(aside)
+                path = self.directory / str(newer)
+                taken = len([*self.directory.glob(f"{newer}.broken*")])
+                aside = path.with_name(f"{newer}.broken{taken or ''}")
+                path.rename(aside)
+                print(f"{path}: put aside as {aside.name}", file=sys.stderr)
         _barrier("discarded")
 
     def _path(self, step: int) -> Path:

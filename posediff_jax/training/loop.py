@@ -68,7 +68,7 @@ def train(
     devices, because batches and keys depend on the step alone. SIGTERM saves and leaves with exit
     status 143 (`SystemExit`); an evaluation that was due then is made on resuming, except after
     the last step, where it is made at once. Before an evaluation the state is saved: whatever
-    ends it, no step is lost, and it is made on resuming.
+    ends it, no step is lost, and it is made on resuming, unless only `max_seconds` had it made.
 
     Args:
       system: What is trained.
@@ -86,7 +86,8 @@ def train(
       may_differ: Fields of the config that do not count in this, such as "data.root".
       log_every: Steps per line in the log; a line holds means over them.
       save_every: Steps between checkpoints. The last step is always saved.
-      eval_every: Steps between evaluations, each followed by a checkpoint; 0 for one at the end.
+      eval_every: Steps between evaluations, a checkpoint before and after each; 0 for one at the
+        end.
       evaluate: Called with the variables to use (averaged if the recipe averages), which are valid
         until it returns; returns figures by name.
       select_on: The figure that decides which checkpoint is best, lower is better.

@@ -17,6 +17,7 @@ NEEDS = {
     "j_agg": ["camera"],
     "j_agg_true_root": ["camera", "ground-truth root"],
     "j_best": ["ground truth"],
+    "p_best_batch": ["ground truth"],
 }
 
 

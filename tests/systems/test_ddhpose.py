@@ -1,5 +1,7 @@
 """DDHPose's own: the terms of its loss against NumPy, the slots of its state."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,6 +104,23 @@ def test_terms_can_be_switched_off():
 def test_configs_that_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make_system(make_config("ddhpose", **options))
+
+
+@pytest.mark.parametrize("bones_out", [False, True])
+def test_the_loss_is_about_what_is_regressed(bones_out, monkeypatch):
+    compared = []
+
+    def spy(output, *inputs, **options):
+        compared.append(type(output))
+        return loss_terms(output, *inputs, **options)
+
+    loss_terms = ddhpose.loss_terms
+    monkeypatch.setattr(ddhpose, "loss_terms", spy)
+    system = make_system(make_config("ddhpose", model={"disentangled_output": bones_out}))
+    variables = jax.eval_shape(system.init, jax.random.key(0))
+    batch = make_batch(2, frames=FRAMES)
+    jax.eval_shape(partial(system.loss, train=True), jax.random.key(1), variables, batch)
+    assert [issubclass(kind, Bones) for kind in compared] == [bones_out]
 
 
 @pytest.mark.slow

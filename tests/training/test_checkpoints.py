@@ -2,6 +2,7 @@
 
 import resource
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -110,12 +111,17 @@ def test_broken_newest_falls_back_to_the_one_before(run_copy, pattern, how):
     assert_equal(restored, make_state(20, seed=20))
 
 
-def test_newer_ones_can_be_discarded(run_copy):
+def test_newer_ones_can_be_discarded(run_copy, capsys):
     store = CheckpointStore(run_copy / "checkpoints")
     store.discard_after(10)
+    assert "20: put aside as 20.broken\n" in capsys.readouterr().err
     assert store.steps() == [10]
     # Put aside: perhaps it was the disk that could not be read for a moment.
-    assert {path.name for path in store.directory.iterdir()} == {"10", "20.broken", "30.broken"}
+    aside = {"20.broken", "30.broken"}
+    assert {path.name for path in store.directory.iterdir()} == {"10", *aside}
+    store.save(make_state(20))
+    store.discard_after(10)
+    assert {path.name for path in store.directory.iterdir()} == {"10", "20.broken1", *aside}
 
 
 def test_all_broken_is_an_error_and_deletes_nothing(run_copy):
@@ -215,12 +221,39 @@ def test_a_step_that_was_being_saved_again_is_not_lost(tmp_path):
     store.recover()
     assert [path.name for path in tmp_path.iterdir()] == ["4"]
     assert_equal(store.restore(4, make_state()), make_state(4, seed=1))
-    # What was not written to its end does not come back, nor what was only removed.
+    # Where the new one was not written to its end, the old one comes back: here by saving another.
+    (tmp_path / "4").rename(tmp_path / "4.removed")
+    (tmp_path / "4.partial").mkdir()
+    store.save(make_state(5))
+    assert {path.name for path in tmp_path.iterdir()} == {"4", "5"}
+    assert_equal(store.restore(4, make_state()), make_state(4, seed=1))
+
+
+def test_what_was_no_longer_kept_does_not_come_back(tmp_path):
+    store = CheckpointStore(tmp_path)
+    for step in (4, 5):
+        store.save(make_state(step))
     (tmp_path / "4").rename(tmp_path / "4.removed")
     store.recover()
-    (tmp_path / "4.partial").mkdir()
-    store.recover()
-    assert store.steps() == []
+    assert store.steps() == [5]
+
+
+def test_a_step_is_not_lost_where_a_rename_fails(tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path)
+    store.save(make_state(4, seed=1))
+    rename = Path.rename
+
+    def failing(path, target):
+        if path.name == "4.partial":
+            raise OSError("no")
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", failing)
+        with pytest.raises(OSError, match="could not write the checkpoint"):
+            store.save(make_state(4, seed=2))
+    assert [path.name for path in tmp_path.iterdir()] == ["4"]
+    assert_equal(store.restore(4, make_state()), make_state(4, seed=1))
 
 
 def test_variables_for_inference(run_folder):

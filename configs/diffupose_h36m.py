@@ -11,11 +11,12 @@ Expected: the authors report 49.4 mm (HRNet, N = 10), 37.3 mm (ground-truth 2D),
 
 Arguments, joined by commas: `hrnet` (16 joints), `cpn` or `gt` (17 joints), `heldout` (subject S8
 chooses the checkpoint instead of being trained on; the release trains on all five and takes the
-last), `tiny`.
+last), `occluded_random` (see `configs/occluded.py`), `tiny`.
 """
 
 from ml_collections import ConfigDict
 
+from configs import occluded
 from configs.variants import apply_variants
 
 
@@ -90,5 +91,7 @@ _VARIANTS = {
     "hrnet": _hrnet,
     "cpn": _cpn,
     "heldout": _heldout,
+    # Of one frame there is nothing else to hide.
+    "occluded_random": occluded.VARIANTS["occluded_random"],
     "tiny": _tiny,
 }

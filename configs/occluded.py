@@ -1,7 +1,7 @@
 """Variants of the configs of window systems: joints hidden in training and in evaluation.
 
 `occluded_random`, `occluded_leg_and_arm`, `occluded_consecutive_leg`, `occluded_consecutive_frames`
-and `occluded_all` hide 2D joints as DiffHPE does (its section 5.3), at the published rates;
+and `occluded_all` hide 2D joints as DiffHPE does (its section 5.2), at the published rates;
 `occluded_none` hides none. Fields of `data.Occlusion` are flags, such as
 `--config.data.occlusion.draw=bernoulli`. `visibility` shows the network in a third channel which
 joints are seen.

@@ -31,6 +31,7 @@ from posediff_jax.data import (
     virtual_views,
 )
 from posediff_jax.data.cmu17_val import photograph
+from posediff_jax.data.occlusion import check_clips
 from posediff_jax.skeleton import Skeleton, get_skeleton
 
 _SCORED_EVERY = 12  # frames, of what chooses checkpoints and of procedural motion
@@ -195,7 +196,11 @@ def _read(config: ConfigDict) -> tuple[DataOptions, Occlusion | None]:
     fields = dict(config.data)
     section = fields.pop("occlusion", None)
     occlusion = None if section is None else read_occlusion(section)
-    return read_options(DataOptions, fields, where="data"), occlusion
+    options = read_options(DataOptions, fields, where="data")
+    if occlusion is not None:
+        # Before files are read, which may take long.
+        check_clips(occlusion, options.frames, get_skeleton(config.skeleton))
+    return options, occlusion
 
 
 # The first one is the default, see `default_protocol`.

@@ -58,8 +58,7 @@ def run(
       protocol: See `experiments.data.PROTOCOLS`; empty for `default_protocol`.
       num_hypotheses: H; 0 for `evaluation.num_hypotheses` of the config.
       data: Overrides `data.root` of the config.
-      occlusion: Pattern by which joints are hidden, at its published rate and in that form, also
-        where training had it otherwise (`data.Occlusion`); empty for what the config says.
+      occlusion: Pattern by which joints are hidden, see `hide`; empty for what the config says.
       step: Which checkpoint.
       weights: "auto", "ema" or "raw", see `load_variables`.
       sampler: Fields of the section `sampler` to change.
@@ -162,16 +161,21 @@ def run(
     return summary
 
 
-def hide(data: ConfigDict, pattern: str) -> ConfigDict:
-    """The section `data` with another pattern of occlusion, at its published rate and in that form.
+def hide(data: ConfigDict, occlusion: str) -> ConfigDict:
+    """The section `data` with another pattern of occlusion.
 
     Args:
       data: The section of a checkpoint's config, its convention of a missing joint included.
-      pattern: See `data.Occlusion`; empty changes nothing.
+      occlusion: A pattern of `data.Occlusion`, at its published rate and in that form also where
+        training had it otherwise, unless fields follow, as in "leg_and_arm,draw=bernoulli"; empty
+        changes nothing.
 
     Raises:
-      ValueError: An unknown pattern, or a checkpoint of another convention.
+      ValueError: An unknown pattern or field, a value out of range, or a checkpoint of another
+        convention.
+      TypeError: A value of the wrong type.
     """
+    pattern, *fields = occlusion.split(",")
     stored = data.get("occlusion")
     # The checkpoint's own section may name a convention that this package does not have.
     kept = {} if stored is None else {"missing": read_occlusion(stored).missing}
@@ -179,7 +183,8 @@ def hide(data: ConfigDict, pattern: str) -> ConfigDict:
     if not pattern or (stored is None and pattern == "none"):
         return data
     changed = ConfigDict(data.to_dict())
-    changed.occlusion = ConfigDict(dataclasses.asdict(read_occlusion({"pattern": pattern, **kept})))
+    wanted = {**kept, **parse_options(fields), "pattern": pattern}
+    changed.occlusion = ConfigDict(dataclasses.asdict(read_occlusion(wanted)))
     return changed
 
 
@@ -237,7 +242,11 @@ def define_flags() -> None:
     flags.DEFINE_string("protocol", "", "What is scored; see experiments/data.py.")
     flags.DEFINE_integer("num_hypotheses", 0, "0: as the config says.")
     flags.DEFINE_string("data", "", "Folder of the data, if not where it was in training.")
-    flags.DEFINE_string("occlusion", "", "Pattern of hidden joints, if not as the config says.")
+    flags.DEFINE_string(
+        "occlusion",
+        "",
+        "Pattern of hidden joints, and fields such as random,rate=0.3; if not as the config says.",
+    )
     flags.DEFINE_integer("step", None, "Which checkpoint; by default the best, else newest.")
     flags.DEFINE_enum("weights", "auto", ["auto", "ema", "raw"], "Averaged or as trained.")
     flags.DEFINE_enum("windows", "side", WINDOWS, "How sequences are cut into windows, see `run`.")

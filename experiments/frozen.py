@@ -54,7 +54,7 @@ def load_lifter(config: ConfigDict) -> Variables | None:
             f"frozen.checkpoint: expected a run of 'mixste', {path} is one of "
             f"{about.get('system')!r}"
         )
-    _check_sizes(path, about["model"], config.model)
+    check_sizes(path, about["model"], config.model)
     _check_missing(path, about.get("data", {}).get("occlusion"))
     return variables
 
@@ -68,7 +68,17 @@ def _read_released(path: Path, config: ConfigDict) -> Variables:
     return jax.tree.map(lambda leaf: leaf.astype(np.float32), load_mixste(weights, network))
 
 
-def _check_sizes(path: str, lifter: Mapping[str, Any], model: ConfigDict) -> None:
+def check_sizes(path: str, lifter: Mapping[str, Any], model: ConfigDict) -> None:
+    """Refuses a lifter that is not of the size that the system above asks for.
+
+    Args:
+      path: Where the lifter is, or what it is called.
+      lifter: The section `model` of its config.
+      model: The section `model` of the system above.
+
+    Raises:
+      ValueError: Another size.
+    """
     defaults = ModelOptions()
     clashes = []
     for field, wanted in _expected_sizes(model).items():

@@ -2,7 +2,7 @@
 
 python -m experiments.occlusion --data=cmu17 --root=../shared/data/cmu17
     [--workdir=runs/occlusion] [--size=small] [--seeds=1] [--tables=2,4,matrices]
-    [--steps=N] [--steps=mixste=N,diffhpe_2d=N,diffhpe_wrapper=N]
+    [--steps=N] [--steps=mixste=N,diffhpe_2d=N,diffhpe_wrapper=N] [--change=data.noise_px=0.0]
     [--patterns=none,random,leg_and_arm,consecutive_leg,consecutive_frames] [--every=N]
 
 Trains what is not trained yet and scores what is not scored yet, each run in a folder named after
@@ -33,7 +33,7 @@ from experiments.occlusion_study import (
     supervised,
     wrapper,
 )
-from experiments.runs import difference, spread
+from experiments.runs import ONE_SEED, difference, spread
 from posediff_jax.evaluation.report import print_whole
 from posediff_jax.visualize import plot_matrices
 
@@ -68,32 +68,39 @@ def run(
     tables: Sequence[str] = ("2", "4", "matrices"),
     patterns: Sequence[str] = tuple(PATTERNS),
     every: int = 1,
+    changes: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Trains and scores what is missing; prints, draws, writes and returns the tables.
 
     Args:
       data: A key of `occlusion_study.DATA`.
-      root: Folder of the data.
+      root: Folder of the data. A workdir is for one copy of them: runs do not know it by its place.
       workdir: Where runs and tables go.
-      size: Variant of all configs, such as "small" or "tiny"; empty for the published size.
+      size: Variants of all configs, joined by commas, such as "small" or "tiny"; empty for the
+        published size.
       seeds: Runs of each network, with seeds 0, 1, ...; a wrapper is built on the lifter of its
         seed.
       steps: By system what replaces `training.num_steps`.
       tables: Some of "2", "4" and "matrices".
       patterns: Those of Table 4 and of the matrices.
       every: Score one window in so many.
+      changes: Fields of all configs and their values, such as `{"data.noise_px": 0.0}`.
 
     Returns:
       By table what its JSON holds beside the options: `rows`, or by metric the matrices of each
       method (training, test, seed) and their `difference`; with the `paper`'s figures.
 
     Raises:
-      ValueError: An unknown name, or a number out of range.
+      ValueError: An unknown name or field, or a number out of range.
     """
-    study = Study(data, root, Path(workdir), size, seeds, dict(steps or {}), tuple(patterns), every)
+    study = Study(
+        *(data, root, Path(workdir), size, seeds, dict(steps or {}), tuple(patterns), every),
+        changes=dict(changes or {}),
+    )
     unknown = [name for name in tables if name not in _TABLES]
     if unknown or not tables:
         raise ValueError(f"tables: expected some of {sorted(_TABLES)}, got {tuple(tables)}")
+    study.check(network for name in tables for network in _NETWORKS[name](study.patterns))
     found = {}
     files = {name: _files(study, name) for name in tables}
     for path in (path for paths in files.values() for path in paths):
@@ -125,7 +132,7 @@ def table_2(study: Study) -> dict[str, Any]:
         }
         for name, (network, paper) in TABLE_2.items()
     ]
-    table = Table(title="Table 2: MixSTE and DiffHPE", caption=_SEEDS)
+    table = Table(title="Table 2: MixSTE and DiffHPE", caption=_caption(study))
     _add_columns(table, "", "H", *(h for m in METRICS.values() for h in (m, "paper", "from first")))
     for row in rows:
         cells = [row["name"], str(row["H"])]
@@ -143,8 +150,7 @@ def table_4(study: Study) -> dict[str, Any]:
     columns = ("MixSTE", "Wrapper on vanilla MixSTE", "Wrapper on MixSTE of the pattern")
     rows: list[dict[str, Any]] = []
     for pattern in study.patterns:
-        networks = (supervised(pattern), wrapper(pattern, "none"), wrapper(pattern))
-        errors = [study.figures(network, pattern)["mpjpe"] for network in networks]
+        errors = [study.figures(network, pattern)["mpjpe"] for network in _row_of_4(pattern)]
         rows.append(
             {
                 "pattern": pattern,
@@ -152,7 +158,8 @@ def table_4(study: Study) -> dict[str, Any]:
                 "paper": dict(zip(columns, TABLE_4[pattern], strict=True)),
             }
         )
-    table = Table(title="Table 4: MPJPE where test and training hide the same", caption=_SEEDS)
+    title = "Table 4: MPJPE where test and training hide the same"
+    table = Table(title=title, caption=_caption(study))
     heads = (head for column in columns[1:] for head in (column, "paper", "from MixSTE"))
     _add_columns(table, "", columns[0], "paper", *heads)
     for row in rows:
@@ -181,7 +188,7 @@ def matrices(study: Study) -> dict[str, Any]:
         paper = {method: _paper(metric, method, study.patterns) for method in _METHODS}
         result[metric] = {**cells, "difference": gain.tolist(), "paper": paper}
         title = f"Figure {number}: {METRICS[metric]}"
-        _print_matrices(title, cells, paper, study.patterns)
+        _print_matrices(title, cells, paper, study)
         _draw(study.path(f"{metric}.png"), title, {_GAIN: gain, **means}, study.patterns)
     return result
 
@@ -200,8 +207,9 @@ def _print_matrices(
     title: str,
     cells: Mapping[str, list[list[list[float]]]],
     paper: Mapping[str, list[list[float | None]]],
-    patterns: Sequence[str],
+    study: Study,
 ) -> None:
+    patterns = study.patterns
     ours, theirs = (cells[method] for method in _METHODS)
     gains = [
         [difference(a, b, 1) for a, b in zip(*rows, strict=True)]
@@ -218,7 +226,8 @@ def _print_matrices(
         for method in _METHODS
     }
     captions = dict.fromkeys(_METHODS, "mm; in brackets the paper's")
-    captions[_GAIN] = f"the wrapper is ahead in {ahead} of {len(patterns) ** 2}"
+    one_seed = f"; {ONE_SEED}" if study.seeds == 1 else ""
+    captions[_GAIN] = f"the wrapper is ahead in {ahead} of {len(patterns) ** 2}{one_seed}"
     for name, rows in {**texts, _GAIN: gains}.items():
         table = Table(title=f"{title}, {name}", caption=captions[name])
         _add_columns(table, "training, test", *(PATTERNS[p] for p in patterns))
@@ -244,7 +253,21 @@ def _add_columns(table: Table, first: str, *others: str) -> None:
         table.add_column(head, justify="right")
 
 
+def _caption(study: Study) -> str:
+    return f"mm; {ONE_SEED}" if study.seeds == 1 else _SEEDS
+
+
+def _row_of_4(pattern: str) -> tuple[Network, Network, Network]:
+    return supervised(pattern), wrapper(pattern, "none"), wrapper(pattern)
+
+
 _TABLES = {"2": table_2, "4": table_4, "matrices": matrices}
+# What each table shows, for patterns.
+_NETWORKS: Mapping[str, Callable[[Sequence[str]], list[Network]]] = {
+    "2": lambda patterns: [network for network, _ in TABLE_2.values()],
+    "4": lambda patterns: [network for p in patterns for network in _row_of_4(p)],
+    "matrices": lambda patterns: [n for p in patterns for n in (supervised(p), wrapper(p))],
+}
 
 
 def read_steps(parts: Sequence[str]) -> dict[str, int]:
@@ -282,15 +305,17 @@ def main(argv: list[str]) -> None:
         tables=given.tables,
         patterns=given.patterns,
         every=given.every,
+        changes=parse_options(given.change),
     )
 
 
 def define_flags() -> None:
     """Not on import: several scripts have flags of the same name."""
     flags.DEFINE_enum("data", "cmu17", sorted(DATA), "What is trained on and scored.")
-    flags.DEFINE_string("root", None, "Folder of the data.")
+    flags.DEFINE_string("root", None, "Folder of the data; one copy of them for one workdir.")
     flags.DEFINE_string("workdir", "runs/occlusion", "Where runs, tables and heat maps go.")
-    flags.DEFINE_string("size", "small", "Variant of all configs.")
+    flags.DEFINE_string("size", "small", "Variants of all configs, such as small,visibility.")
+    flags.DEFINE_multi_string("change", [], "A field of all configs, such as data.noise_px=0.0.")
     flags.DEFINE_integer("seeds", 1, "Runs of each network.")
     flags.DEFINE_list("steps", [], "Updates of each run, or of each system's: as the configs say.")
     flags.DEFINE_list("tables", sorted(_TABLES), "Some of 2, 4 and matrices.")

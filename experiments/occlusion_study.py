@@ -1,13 +1,14 @@
 """What DiffHPE's studies of occlusion train and score: networks, hidden joints, data."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from experiments.evaluate import file_name
+from experiments.frozen import check_sizes
 from experiments.runs import Model, digest, folder_of, make_config, scored
 
 # Patterns of `data.occlusion` by the paper's names, in its order.
@@ -87,6 +88,7 @@ class Study:
     steps: Mapping[str, int] = dataclasses.field(default_factory=dict)
     patterns: tuple[str, ...] = tuple(PATTERNS)
     every: int = 1
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.data not in DATA:
@@ -103,17 +105,43 @@ class Study:
             raise ValueError(
                 f"steps: expected some of {sorted(HYPOTHESES)}, got {sorted(self.steps)}"
             )
+        if any(field.startswith("data.occlusion") for field in self.changes):
+            raise ValueError(
+                "changes: expected no field of data.occlusion, the patterns are the published "
+                f"ones, got {sorted(self.changes)}"
+            )
 
     @property
     def options(self) -> dict[str, object]:
         """What the figures depend on, ready for JSON."""
         chosen = {name: getattr(self, name) for name in ("data", "size", "seeds", "every")}
-        return {**chosen, "steps": dict(self.steps), "patterns": list(self.patterns)}
+        changes = {"changes": dict(self.changes)} if self.changes else {}
+        return {**chosen, "steps": dict(self.steps), "patterns": list(self.patterns), **changes}
 
     def path(self, name: str) -> Path:
         """A file of the study in its folder: `NAME-HASH.SUFFIX`, the hash of the options."""
         stem, _, suffix = name.partition(".")
         return self.workdir / f"{stem}-{digest(self.options)}.{suffix}"
+
+    def check(self, networks: Iterable[Network]) -> None:
+        """Builds all configs before the first run, which may take hours.
+
+        Raises:
+          ValueError: A variant or a field that a system does not have, two networks that would be
+            the same, or a wrapper that its lifter does not fit.
+        """
+        both = (n for network in networks for n in (network.lifter, network) if n is not None)
+        configs = {network: self.config_of(network, 0) for network in both}
+        named: dict[Path, Network] = {}
+        for network, config in configs.items():
+            other = named.setdefault(folder_of(config, self.workdir), network)
+            if other != network:
+                raise ValueError(
+                    f"size: expected networks that differ, {self.size!r} makes {other} and "
+                    f"{network} the same run"
+                )
+            if network.lifter is not None:
+                check_sizes(str(network.lifter), configs[network.lifter].model, config.model)
 
     def config_of(self, network: Network, seed: int) -> ConfigDict:
         """The config of one run."""
@@ -136,6 +164,8 @@ class Study:
         training.save_every = min(training.save_every, max(training.num_steps // 8, 1))
         if setting.noise_px:
             config.data.noise_px = setting.noise_px
+        for field, value in self.changes.items():
+            _change(config, field, value)
         if network.lifter is not None:
             lifter = folder_of(self.config_of(network.lifter, seed), self.workdir)
             config.frozen.checkpoint = str(lifter)
@@ -175,3 +205,13 @@ class Study:
                     )
                 values.append(value)
         return found
+
+
+def _change(config: ConfigDict, field: str, value: Any) -> None:
+    *parents, name = field.split(".")
+    section: Any = config
+    for parent in parents:
+        section = section.get(parent) if isinstance(section, ConfigDict) else None
+    if not isinstance(section, ConfigDict) or name not in section:
+        raise ValueError(f"changes: {config.system} has no field {field!r}")
+    section[name] = value

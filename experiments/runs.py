@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from experiments import evaluate, train
 from experiments.common import write_json
-from experiments.data import complete_occlusion, load_test_views
+from experiments.data import complete_occlusion, load_test
 
 # Said beside differences between single seeds, which are all shown.
 ONE_SEED = "one seed: how far seeds lie apart is not known, a difference may be chance"
@@ -122,7 +122,7 @@ def scored(
         cannot be scored, refused before anything is trained.
     """
     if not _done(folder_of(config, workdir)).exists():
-        load_test_views(config, options.get("protocol", ""))
+        load_test(config, options.get("protocol", "")).every(options.get("every", 1))
     # First: figures of a run that has not ended would be taken for those of its end.
     folder = trained(config, workdir, below=below)
     figures = folder / name

@@ -108,7 +108,7 @@ def run(
     Args:
       paper: A key of `PAPERS`.
       data: A key of `DATA`.
-      root: Folder of the data.
+      root: Folder of the data. A workdir is for one copy of them: runs do not know it by its place.
       workdir: Where runs and figures go.
       size: Variant of all configs, such as "small" or "tiny"; empty for the published size.
       seeds: Runs of each model, with seeds 0, 1, ...
@@ -268,7 +268,7 @@ def define_flags() -> None:
     """Not on import: several scripts have flags of the same name."""
     flags.DEFINE_enum("paper", "ddhpose", sorted(PAPERS), "Whose tables.")
     flags.DEFINE_enum("data", "cmu17", sorted(DATA), "What is trained on and scored.")
-    flags.DEFINE_string("root", None, "Folder of the data.")
+    flags.DEFINE_string("root", None, "Folder of the data; one copy of them for one workdir.")
     flags.DEFINE_string("workdir", "runs/tables", "Where runs and figures go.")
     flags.DEFINE_string("size", "small", "Variant of all configs.")
     flags.DEFINE_integer("seeds", 2, "Runs of each model.")

@@ -155,6 +155,8 @@ class Lifter:
                 f"camera: expected one without leading axes, got focal {np.shape(camera.focal)}"
             )
         points, seen = self._convert(np.asarray(keypoints, np.float32), confidence, skeleton)
+        if not seen.any():
+            raise ValueError("confidence: expected a joint that is seen and that the weights use")
         if (seen == 0).any():
             self._check_repairs()
         points = centre_missing(points, seen, np.asarray(camera.image_size))

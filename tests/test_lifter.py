@@ -331,6 +331,14 @@ class TestMissingJoints:
             self.lift(repairing[0], confidence=confidence)
 
 
+def test_a_joint_that_the_weights_do_not_use_is_not_enough(lifter):
+    """An eye of COCO's, of which a body of 17 joints has none."""
+    seen = np.zeros((11, 17))
+    seen[:, COCO_17.joints.index("left_eye")] = 1
+    with pytest.raises(ValueError, match="a joint that is seen and that the weights use"):
+        lifter(KEYPOINTS, camera=CAMERA, key=KEY, confidence=seen, skeleton="coco_17")
+
+
 def test_a_camera_is_needed(lifter):
     with pytest.raises(TypeError, match="camera: expected a Camera"):
         lifter(KEYPOINTS, camera=None, key=KEY)

@@ -1,4 +1,4 @@
-"""Hidden 2D joints: the occlusion patterns of DiffHPE (its section 5.3), for any system.
+"""Hidden 2D joints: the occlusion patterns of DiffHPE (its section 5.2), for any system.
 
 What is hidden in an item is a function of a key and the item's global index alone, so it does not
 depend on batch size, devices or restarts. A hidden joint has confidence 0 and lies at zero in
@@ -44,6 +44,8 @@ _CONSECUTIVE = ("consecutive_leg", "consecutive_frames")
 _RIGHT_LEG = ("right_hip", "right_knee", "right_ankle")
 _LEFT_ARM = ("left_shoulder", "left_elbow", "left_wrist")
 _STREAMS = {"train": 0, "score": 1}
+# Its draws for an item do not depend on the batch.
+_GENERATOR = "threefry2x32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +162,11 @@ def read_occlusion(fields: Mapping[str, Any]) -> Occlusion:
         # Whatever else a pattern is, `Occlusion` refuses.
         pattern = given.get("pattern", "none")
         given["rate"] = RATES.get(pattern, 0.0) if isinstance(pattern, str) else 0.0
+    elif given.get("span") and given["rate"] != RATES.get(given.get("pattern", "none")):
+        raise ValueError(
+            f"data.occlusion.rate: expected none beside a span, which says how many frames are "
+            f"hidden, got {given['rate']} and a span of {given['span']}"
+        )
     return read_options(Occlusion, given, where="data.occlusion")
 
 
@@ -183,6 +190,7 @@ def check_clips(occlusion: Occlusion, num_frames: int, skeleton: Skeleton) -> No
             raise ValueError(
                 f"occlusion.rate: {single.rate} of a clip of {num_frames} frames is less than one, "
                 f"{single.pattern!r} would hide nothing; expected longer clips or a higher rate"
+                + (", or draw='bernoulli'" if single.pattern == "leg_and_arm" else "")
             )
 
 
@@ -204,8 +212,8 @@ def occlusion_key(seed: int, stream: str, epoch: int = 0) -> Array:
     """
     if stream not in _STREAMS:
         raise ValueError(f"stream: expected one of {sorted(_STREAMS)}, got {stream!r}")
-    # A generator whose draws for an item do not depend on its batch, whatever the process prefers.
-    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), _STREAMS[stream])
+    # Whatever the process prefers.
+    key = jax.random.fold_in(jax.random.key(seed, impl=_GENERATOR), _STREAMS[stream])
     return jax.random.fold_in(key, epoch)
 
 
@@ -215,7 +223,8 @@ def visible_joints(
     """Which joints of each item are seen: a pure function of key and global index.
 
     Args:
-      key: Random key, see `occlusion_key`.
+      key: Random key of the generator "threefry2x32", see `occlusion_key`. With
+        `jax_threefry_partitionable` off, which is not JAX's default, the draws are others.
       index: Global item index, `(B,)` integers.
       occlusion: The pattern.
       num_frames: F.
@@ -225,9 +234,15 @@ def visible_joints(
       `(B, F, J)` booleans, False for a hidden joint.
 
     Raises:
-      ValueError: A span is longer than the clip, or the skeleton has no such joints.
+      ValueError: A span is longer than the clip, the skeleton has no such joints, or a key of
+        another generator, whose draws for an item would depend on its batch.
     """
     check_clips(occlusion, num_frames, skeleton)
+    if str(jax.random.key_impl(key)) != _GENERATOR:
+        raise ValueError(
+            f"key: expected one of {_GENERATOR!r}, whose draws for an item do not depend on its "
+            f"batch, got {jax.random.key_impl(key)!r}"
+        )
 
     def one(item_key: Array) -> Array:
         choice_key, draw_key = jax.random.split(item_key)

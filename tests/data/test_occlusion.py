@@ -355,6 +355,18 @@ class TestRefusals:
             with pytest.raises(TypeError, match=r"occlusion\.rate: expected a number, got "):
                 Occlusion("random", rate)
 
+    def test_a_rate_beside_a_span(self):
+        """The span says how many frames; a checkpoint holds the pattern's published rate too."""
+        section = {"pattern": "consecutive_leg", "span": 3}
+        assert read_occlusion(section) == read_occlusion({**section, "rate": 0.4})
+        with pytest.raises(ValueError, match=r"data\.occlusion\.rate: expected none beside a span"):
+            read_occlusion({**section, "rate": 0.9})
+
+    @pytest.mark.parametrize("generator", ["rbg", "unsafe_rbg"])
+    def test_keys_whose_draws_depend_on_the_batch(self, generator):
+        with pytest.raises(ValueError, match=f"key: expected one of 'threefry2x32'.*{generator}"):
+            hidden("random", 1, key=jax.random.key(7, impl=generator))
+
     def test_a_span_longer_than_the_clip(self):
         for draw in (
             lambda: hidden("consecutive_frames", 1, span=28),
@@ -367,6 +379,12 @@ class TestRefusals:
     def test_clips_too_short_to_hide_anything(self, pattern):
         with pytest.raises(ValueError, match=r"occlusion\.rate: 0\.\d of a clip of 1 frames is"):
             item_table(sequences(), occlusion=read_occlusion({"pattern": pattern}))
+
+    def test_leg_and_arm_of_one_frame_have_another_form(self):
+        section = {"pattern": "leg_and_arm"}
+        with pytest.raises(ValueError, match=r"or draw='bernoulli'$"):
+            item_table(sequences(), occlusion=read_occlusion(section))
+        item_table(sequences(), occlusion=read_occlusion({**section, "draw": "bernoulli"}))
 
     def test_a_skeleton_without_the_limbs(self):
         bare = dataclasses.replace(H36M_17, joints=tuple(f"joint_{i}" for i in range(17)))

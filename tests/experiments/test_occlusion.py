@@ -173,6 +173,30 @@ def test_frames_without_an_answer_are_not_passed_over(calls, tmp_path):
         study.figures(supervised(), "random")
 
 
+def test_fields_of_all_configs_may_be_changed(calls, tmp_path):
+    options = {"tables": ("4",), "patterns": ("random",)}
+    run(tmp_path, **options)
+    run(tmp_path, changes={"optimizer.learning_rate": 0.25}, **options)
+    rates = {config.optimizer.learning_rate == 0.25 for kind, config in calls if kind == "train"}
+    assert rates == {True, False}
+    assert len(list(tmp_path.glob("table_4-*.json"))) == 2
+
+
+def test_networks_that_are_the_same_run_are_refused(tmp_path):
+    study = Study("cmu17", "", tmp_path, "tiny")
+    study.check([supervised(), supervised(weighted=True), wrapper()])
+    study = Study("cmu17", "", tmp_path, "tiny,weighted")
+    with pytest.raises(ValueError, match="size: expected networks that differ, 'tiny,weighted'"):
+        study.check([supervised(), supervised(weighted=True)])
+
+
+def test_one_seed_is_said_to_be_one(calls, tmp_path, capsys):
+    options = {"patterns": ("random",), "tables": ("2", "4", "matrices")}
+    for seeds, count in ((1, 5), (2, 0)):
+        run(tmp_path, seeds=seeds, **options)
+        assert " ".join(capsys.readouterr().out.split()).count("one seed: how far") == count
+
+
 def test_how_often_a_run_is_saved_does_not_make_it_another(tmp_path):
     study = Study("cmu17", "", tmp_path, "tiny")
     config = study.config_of(supervised(), 0)
@@ -204,6 +228,12 @@ def test_steps_for_all_or_for_some():
         ({"size": "tiny,occluded_all"}, "size: expected no pattern of its own, .*occluded_all"),
         ({"steps": {"d3dp": 3}}, r"steps: expected some of .*, got \['d3dp'\]"),
         ({"size": "huge"}, "config argument: expected some of .*got 'huge'"),
+        # Of the last network only: MixSTE has that variant.
+        ({"size": "tiny,weighted", "tables": ("matrices",)}, "config argument: .*got 'weighted'"),
+        ({"size": "small,frames243"}, r"frozen\.checkpoint: .* does not fit: .*num_frames is 243"),
+        ({"changes": {"data.noise": 1.0}}, "changes: mixste has no field 'data.noise'"),
+        ({"changes": {"system.name": 1}}, "changes: mixste has no field 'system.name'"),
+        ({"changes": {"data.occlusion.rate": 0.3}}, "changes: expected no field of data.occlus"),
     ],
 )
 def test_what_is_not_known_is_refused_at_once(calls, tmp_path, options, message):

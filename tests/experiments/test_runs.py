@@ -61,7 +61,7 @@ def test_data_that_cannot_be_scored_are_not_trained_on(calls, tmp_path, monkeypa
         read.append(protocol)
         raise ValueError("not the protocol's")
 
-    monkeypatch.setattr("experiments.runs.load_test_views", refused)
+    monkeypatch.setattr("experiments.runs.load_test", refused)
     for options, protocol in (({}, ""), ({"protocol": "cmu17-val-v1"}, "cmu17-val-v1")):
         with pytest.raises(ValueError, match="not the protocol's"):
             scored(config_of(), tmp_path, "figures.json", **options)

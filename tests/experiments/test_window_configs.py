@@ -162,6 +162,14 @@ def test_a_config_is_completed_for_the_checkpoint():
         (None, "random", 0.2),
         ({"pattern": "random", "rate": 0.3}, "consecutive_leg", 0.4),
         ({"pattern": "random"}, "none", 0.0),
+        (
+            {"pattern": "random"},
+            "leg_and_arm,draw=bernoulli,rate=0.3",
+            {
+                **{"pattern": "leg_and_arm", "rate": 0.3, "span": 0, "draw": "bernoulli"},
+                **{"starts": "official", "missing": "zero_screen"},
+            },
+        ),
         (None, "none", None),
     ],
 )

@@ -204,8 +204,8 @@ def loss_terms(
 
     Args:
       output: Predicted poses, `(B, F, J, 3)`, metres; or predicted bones, whose own directions and
-        lengths are then compared, and not those of the pose that they make: what is regressed has
-        its target, where a product l d has its factors free.
+        lengths are then compared, and not those of the pose that they make (Eq. 7, which is about
+        predicted poses): a product l d leaves its factors free, and both can shrink to 0.
       pose: Target poses.
       mask: 1 for a real frame, `(B, F)`.
       tree: From `bone_tree`.

@@ -57,7 +57,7 @@ _PAPER_1 = {
 _CAPTION = (
     "mm; ours ± half the range over seeds, the mean of H | the paper's on Human3.6M, for H > 1 by "
     "J-Agg at the true root | difference: from the first row, DDHPose's from D3DP's at the same "
-    "H, W | from 1, 1: of the same network, on the same windows | *4: one window in 4 scored"
+    "H, W | from 1, 1: of the same network, on the same windows | *N: one window in N scored"
 )
 # The last window of a sequence is moved back, as published.
 _WINDOWS = "shift"

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from experiments import tables
+from experiments import data, tables
+from experiments.tables import TABLES
 
 
 def run(tmp_path, **options):
@@ -100,3 +101,26 @@ def test_unknown_names_are_refused(tmp_path):
             run(tmp_path, **{name: 0})
     with pytest.raises(ValueError, match=r"only: expected some of \[.*\], got \['mixst'\]"):
         run(tmp_path, only=("mixste", "mixst"))
+
+
+@pytest.mark.slow
+def test_on_runs_that_are_trained_and_scored(tmp_path, monkeypatch, capsys):
+    """All else here makes up what an evaluation writes. In `tiny` there are no 50 steps to take."""
+    for table in (data._TRAINING, data._TEST):
+        monkeypatch.setitem(table, "cmu17", table["procedural"])
+    rows = {title: tuple(r for r in rows if r.sampled[1] < 50) for title, rows in TABLES.items()}
+    monkeypatch.setitem(tables.PAPERS, "ddhpose", rows)
+    found = run(tmp_path, seeds=1, only=("mixste", "d3dp"), every=2)
+    systems = found["Tables 1, 2 and 7: systems"]
+    assert [(row["name"], row["H"], row["W"]) for row in systems] == [
+        ("MixSTE", 1, 1),
+        *(("D3DP", H, W) for H, W in ((1, 1), (5, 1), (20, 10))),
+    ]
+    for row in systems:
+        assert all(error > 0 for error in (*row["mpjpe"], *row["p_mpjpe"], *row["levels"][0]))
+    printed = capsys.readouterr().out
+    for text in ("Rules over hypotheses, H = 20, W = 10", "P-Agg (mean)", "Figure 1, right"):
+        assert text in printed
+    count = len([*tmp_path.rglob("*")])
+    assert run(tmp_path, seeds=1, only=("mixste", "d3dp"), every=2) == found
+    assert len([*tmp_path.rglob("*")]) == count

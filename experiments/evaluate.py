@@ -180,7 +180,7 @@ def hide(data: ConfigDict, occlusion: str) -> ConfigDict:
     # The checkpoint's own section may name a convention that this package does not have.
     kept = {} if stored is None else {"missing": read_occlusion(stored).missing}
     # Without that section nothing was hidden: joints missing in the data stay where they are.
-    if not pattern or (stored is None and pattern == "none"):
+    if not occlusion or (stored is None and pattern == "none"):
         return data
     changed = ConfigDict(data.to_dict())
     wanted = {**kept, **parse_options(fields), "pattern": pattern}
